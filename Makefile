@@ -1,0 +1,64 @@
+# Every target installs what it needs into .venv first, once: the stamp files in .venv remember which
+# requirements are in. Another Python for it: make PYTHON=python3.12 run
+
+PYTHON ?= python3
+PY  := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.DELETE_ON_ERROR:
+.PHONY: help run test parity lint bench phantom
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/.runtime ## draw a picture from words, then take a picture through the encoder and back
+	$(PY) experiments/text2image.py "a cat left of an apple"
+	$(PY) experiments/test_image_encoder.py
+
+test: .venv/.test ## the tests: no network, no download, no GPU
+	$(PY) -m pytest
+
+parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
+	$(PY) -m pytest -m parity
+
+lint: .venv/.test ## check format and style
+	$(PY) -m ruff format --check . && $(PY) -m ruff check .
+
+bench: .venv/.oracle ## measure speed, side by side with diffusers (installs what parity installs)
+	$(PY) benchmarks/text2image.py
+
+phantom: .venv/.runtime ## train the phantom again, and evaluate it
+	$(PY) -m phantom.train_vae
+	$(PY) -m phantom.train_diffusion
+	$(PY) -m phantom.evaluate
+
+# ---- what the targets stand on
+
+# Both questions are asked before venv runs, which leaves half a .venv behind when it fails.
+$(PY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "Python 3.10 to 3.13 is needed, and $(PYTHON) is %d.%d: choose one with make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+# The .pth line puts the repository, four folders up, on the path of .venv: scripts in experiments/
+# then find the packages, whether make starts them or you do.
+.venv/.runtime: requirements.txt $(PY)
+	@echo "installing $< into .venv (the first time this takes a while)"
+	@$(PIP) -r $<
+	@$(PY) -c 'import sysconfig; open(sysconfig.get_path("purelib") + "/diffusion-xray.pth", "w").write("../../../..\n")'
+	@touch $@
+
+.venv/.test: requirements-test.txt .venv/.runtime
+	@echo "installing $< into .venv"
+	@$(PIP) -r $<
+	@touch $@
+
+# clip-anytorch asks for torchvision, which has no CPU build beside torch 2.13. Only its tokenizer is
+# compared, which needs no torchvision: hence --no-deps. (`import clip` fails: load the file
+# clip/simple_tokenizer.py by its path.)
+.venv/.oracle: requirements-oracle.txt .venv/.test
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "parity and bench need Python 3.11 to 3.13, and .venv has 3.10: remove it and choose one with make PYTHON=python3.12")'
+	@echo "installing $< into .venv (large: torch)"
+	@$(PIP) -r $<
+	@$(PIP) --no-deps clip-anytorch==2.6.0
+	@touch $@
