@@ -1,0 +1,70 @@
+"""The shape of each network: a frozen dataclass, read from and written to diffusers' config.json.
+
+The fields bear the names that diffusers and transformers gave them; the defaults are SD 1.x.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig:
+    """The text encoder: a causal transformer over 77 tokens."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    max_position_embeddings: int = 77
+    layer_norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The denoiser. `attention_head_dim` is, by an old slip, the number of heads."""
+
+    sample_size: int = 64
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    down_block_types: tuple[str, ...] = (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D")
+    mid_block_type: str | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: tuple[str, ...] = ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3)
+    attention_head_dim: int = 8
+    cross_attention_dim: int = 768
+    norm_num_groups: int = 32
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The image encoder and decoder."""
+
+    sample_size: int = 512
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of one latent cell."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+def from_dict(cls: type[Config], found: dict[str, Any]) -> Config:
+    """A config from a config.json; keys that `cls` does not have are left alone."""
+    names = {f.name for f in fields(cls)}
+    known = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in names}
+    return cls(**known)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as JSON would hold it (lists, not tuples)."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}

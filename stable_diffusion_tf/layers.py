@@ -1,0 +1,286 @@
+"""The blocks that the networks share: normalisation, residual block, attention, transformer.
+
+Every layer bears its diffusers name, so that a variable's path is its diffusers address, and a
+`Tap` marks each value worth seeing that no layer outputs. Pictures are channels last.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+from keras import ops
+
+CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers made inside compute and store as the Keras dtype policy says: 'float32',
+    'bfloat16' (both in bfloat16) or 'mixed_bfloat16' (weights kept in float32)."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class Block(keras.layers.Layer):
+    """A layer whose sublayers build themselves, under its name, when it is first called."""
+
+    def build(self, *shapes, **named_shapes):
+        pass
+
+
+class Network(keras.Model):
+    """A model whose sublayers build themselves, under its name, when it is first called."""
+
+    def build(self, *shapes, **named_shapes):
+        pass
+
+
+def build(network: Network, *inputs: keras.KerasTensor) -> Network:
+    """The network with its variables made, by one symbolic call: no arithmetic is done."""
+    network(*inputs)
+    return network
+
+
+class Tap(Block):
+    """The identity at an address: it marks a value for probes and edits, and costs nothing.
+
+    `watched` is for the instrument: while it is true, attention goes through its probabilities
+    chunk by chunk in plain sight instead of inside a compiled loop.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.watched = False
+
+    def call(self, x):
+        return x
+
+
+class GroupNorm(Block):
+    """Group normalisation over space and the channels of a group, statistics in float32.
+
+    Wu & He, arXiv 1803.08494.
+    """
+
+    def __init__(self, groups: int, epsilon: float, **options):
+        super().__init__(**options)
+        self.groups, self.epsilon = groups, epsilon
+
+    def build(self, shape):
+        if shape[-1] % self.groups:
+            raise ValueError(f"{self.path}: {shape[-1]} channels make no {self.groups} groups")
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+
+    def call(self, x):  # (b, h, w, c)
+        y = ops.cast(x, "float32")
+        y = y - self.pool(y)
+        scale = ops.rsqrt(self.pool(ops.square(y)) + self.epsilon)  # (b, 1, 1, c)
+        y = y * (scale * ops.cast(self.gamma, "float32")) + ops.cast(self.beta, "float32")
+        return ops.cast(y, self.compute_dtype)
+
+    def pool(self, x):
+        """The mean of each group, repeated over its channels."""
+        c = x.shape[-1]
+        x = ops.mean(x, axis=(1, 2))  # (b, c)
+        x = ops.mean(ops.reshape(x, (-1, self.groups, c // self.groups)), axis=-1)  # (b, groups)
+        return ops.reshape(ops.repeat(x, c // self.groups, axis=-1), (-1, 1, 1, c))
+
+
+def conv(width: int, kernel: int, name: str) -> keras.layers.Conv2D:
+    """A convolution of stride 1 that keeps the size."""
+    return keras.layers.Conv2D(width, kernel, padding="same", name=name)
+
+
+class Downsample(Block):
+    """Half the size by a convolution of stride 2 after `padding` ((top, bottom), (left, right)).
+
+    The UNet pads by one on every side, the VAE only below and on the right.
+    """
+
+    def __init__(self, width: int, padding: tuple, **options):
+        super().__init__(**options)
+        self.pad = keras.layers.ZeroPadding2D(padding, name="pad")
+        self.conv = keras.layers.Conv2D(width, 3, strides=2, padding="valid", name="conv")
+
+    def call(self, x):  # (b, h, w, c)
+        return self.conv(self.pad(x))  # (b, h/2, w/2, c)
+
+
+class Upsample(Block):
+    """Twice the size: nearest neighbour, then a convolution."""
+
+    def __init__(self, width: int, **options):
+        super().__init__(**options)
+        self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest", name="enlarge")
+        self.conv = conv(width, 3, "conv")
+
+    def call(self, x):  # (b, h, w, c)
+        return self.conv(self.enlarge(x))  # (b, 2h, 2w, c)
+
+
+class ResnetBlock(Block):
+    """norm, SiLU, conv, twice, around a shortcut; the time embedding is added between the two."""
+
+    def __init__(self, width: int, groups: int, epsilon: float, **options):
+        super().__init__(**options)
+        self.width = width
+        self.norm1 = GroupNorm(groups, epsilon, name="norm1")
+        self.conv1 = conv(width, 3, "conv1")
+        self.norm2 = GroupNorm(groups, epsilon, name="norm2")
+        self.conv2 = conv(width, 3, "conv2")
+        self.hidden = Tap(name="hidden")
+
+    def build(self, x_shape, time_shape=None):
+        if time_shape is not None:
+            self.time_emb_proj = keras.layers.Dense(
+                self.width, name="time_emb_proj", dtype=self.dtype_policy
+            )
+        if x_shape[-1] != self.width:
+            self.conv_shortcut = keras.layers.Conv2D(
+                self.width, 1, name="conv_shortcut", dtype=self.dtype_policy
+            )
+
+    def call(self, x, time=None):  # (b, h, w, c), (b, time width)
+        y = self.conv1(ops.silu(self.norm1(x)))  # (b, h, w, width)
+        if time is not None:
+            y = y + self.time_emb_proj(ops.silu(time))[:, None, None, :]
+        y = self.conv2(ops.silu(self.norm2(y)))
+        y = self.hidden(y)  # what the block adds to its shortcut
+        if x.shape[-1] != self.width:
+            x = self.conv_shortcut(x)
+        return x + y
+
+
+class Attention(Block):
+    """Multi-head attention, softmax(q·kᵀ/√d)·v, over as many queries at a time as fit in
+    CHUNK_BYTES. Vaswani et al., arXiv 1706.03762, eq. 1; by chunks, arXiv 2112.05682.
+
+    Taps: `probs` (b, heads, queries, keys) and `heads` (b, queries, heads, d). Where the queries
+    come in chunks, a watched `probs` sees them one after another.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        bias: bool = False,
+        names: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out-0"),
+        **options,
+    ):
+        super().__init__(**options)
+        if width % heads:
+            raise ValueError(f"a width of {width} makes no {heads} heads")
+        self.count = heads
+        self.to_q, self.to_k, self.to_v = (
+            keras.layers.Dense(width, use_bias=bias, name=name) for name in names[:3]
+        )
+        self.to_out = keras.layers.Dense(width, name=names[3])
+        self.probs = Tap(name="probs")
+        self.heads = Tap(name="heads")
+
+    def call(
+        self, x, context=None, offset=None
+    ):  # (b, n, c), (b, m, c'), (n, m) added to the logits
+        context = x if context is None else context
+        q, k, v = (self.split(y) for y in (self.to_q(x), self.to_k(context), self.to_v(context)))
+        y = self.heads(self.attend_by_chunks(q, k, v, offset))  # (b, n, heads, d)
+        return self.to_out(ops.reshape(y, (-1, *x.shape[1:2], self.count * y.shape[-1])))
+
+    def split(self, x):
+        return ops.reshape(x, (-1, x.shape[1], self.count, x.shape[-1] // self.count))
+
+    def attend(self, q, k, v, offset=None):
+        logits = ops.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+        logits = ops.cast(logits, "float32")
+        logits = logits if offset is None else logits + ops.cast(offset, "float32")
+        probs = self.probs(ops.cast(ops.softmax(logits), self.compute_dtype))
+        return ops.einsum("bhqk,bkhd->bqhd", probs, v)
+
+    def attend_by_chunks(self, q, k, v, offset):
+        chunk = chunk_size(q.shape, k.shape)
+        n = q.shape[1]
+        if offset is not None or chunk >= n:
+            return self.attend(q, k, v, offset)
+        if self.probs.watched:
+            parts = [self.attend(q[:, i : i + chunk], k, v) for i in range(0, n, chunk)]
+            return ops.concatenate(parts, axis=1)
+        parts = ops.reshape(q, (-1, n // chunk, chunk, *q.shape[2:]))
+        parts = ops.map(lambda part: self.attend(part, k, v), ops.moveaxis(parts, 1, 0))
+        return ops.reshape(ops.moveaxis(parts, 0, 1), (-1, *q.shape[1:]))
+
+
+def chunk_size(q: tuple, k: tuple) -> int:
+    """The largest divisor of the number of queries whose logits fit in CHUNK_BYTES.
+
+    q: (b, n, heads, d), k: (b, m, heads, d); a batch not known yet counts as one.
+    """
+    n, row = q[1], 4 * (q[0] or 1) * q[2] * k[1]  # bytes of one query's logits
+    fit = max(1, CHUNK_BYTES // row)
+    return max(d for d in range(1, n + 1) if n % d == 0 and (d <= fit or d == 1))
+
+
+class GEGLU(Block):
+    """Linear, half of it gated by the exact GELU of the other. Shazeer, arXiv 2002.05202."""
+
+    def __init__(self, width: int, **options):
+        super().__init__(**options)
+        self.proj = keras.layers.Dense(2 * width, name="proj")
+        self.gate = Tap(name="gate")
+
+    def call(self, x):
+        x, gate = ops.split(self.proj(x), 2, axis=-1)
+        return x * self.gate(ops.gelu(gate, approximate=False))
+
+
+class FeedForward(Block):
+    """Four times as wide, gated, and back."""
+
+    def __init__(self, width: int, **options):
+        super().__init__(**options)
+        self.inner = GEGLU(4 * width, name="net-0")
+        self.outer = keras.layers.Dense(width, name="net-2")
+
+    def call(self, x):
+        return self.outer(self.inner(x))
+
+
+class TransformerBlock(Block):
+    """Self-attention, cross-attention to the text, feed-forward; each after a LayerNorm and
+    added to what came in."""
+
+    def __init__(self, width: int, heads: int, **options):
+        super().__init__(**options)
+        self.norm1, self.norm2, self.norm3 = (
+            keras.layers.LayerNormalization(epsilon=1e-5, name=f"norm{i}") for i in (1, 2, 3)
+        )
+        self.attn1 = Attention(width, heads, name="attn1")
+        self.attn2 = Attention(width, heads, name="attn2")
+        self.ff = FeedForward(width, name="ff")
+        self.after_attn1, self.after_attn2 = Tap(name="after_attn1"), Tap(name="after_attn2")
+
+    def call(self, x, context):  # (b, h·w, c), (b, 77, context width)
+        x = self.after_attn1(x + self.attn1(self.norm1(x)))
+        x = self.after_attn2(x + self.attn2(self.norm2(x), context))
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(Block):
+    """A transformer over the cells of a picture. Rombach et al., arXiv 2112.10752, section 3.3."""
+
+    def __init__(self, width: int, heads: int, groups: int, **options):
+        super().__init__(**options)
+        self.norm = GroupNorm(groups, 1e-6, name="norm")
+        self.proj_in = conv(width, 1, "proj_in")
+        self.block = TransformerBlock(width, heads, name="transformer_blocks-0")
+        self.proj_out = conv(width, 1, "proj_out")
+
+    def call(self, x, context):  # (b, h, w, c)
+        y = self.proj_in(self.norm(x))
+        y = ops.reshape(y, (-1, x.shape[1] * x.shape[2], x.shape[3]))  # (b, h·w, c)
+        y = ops.reshape(self.block(y, context), (-1, *x.shape[1:]))  # (b, h, w, c)
+        return x + self.proj_out(y)
