@@ -6,6 +6,7 @@ arXiv 2303.09556). The scenes are encoded once and kept; an interrupted run goes
 checkpoint when the same command is given again.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from keras import ops
 from phantom.training import PHANTOM, STATES, train
 from phantom.world import render, scenes
 from stable_diffusion_tf import layers, scheduler
-from stable_diffusion_tf.checkpoint.folder import open_part, read_json, write_part
+from stable_diffusion_tf.checkpoint.folder import FILES, open_part, read_json, write_part
 from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
@@ -71,8 +72,10 @@ class Data:
 
 
 def encode_scenes(folder: Path, number: int, seed: int) -> Data:
-    """The training scenes through the image encoder; kept on disk for the next run."""
-    cache = STATES / f"latents-{number}-{seed}.npz"
+    """The training scenes through the image encoder; kept on disk for the next run with the same
+    encoder."""
+    encoder_file = (folder / "vae" / FILES["vae"]).read_bytes()
+    cache = STATES / f"latents-{number}-{seed}-{zlib.crc32(encoder_file):08x}.npz"
     if not cache.exists():
         config = from_dict(VAEConfig, read_json(folder / "vae" / "config.json"))
         encoder = build_encoder(config)

@@ -83,10 +83,14 @@ def main(
     model(keras.KerasTensor((None, 64, 64, 3)))
     start_quiet(model.encoder)
     train(model, draw_batch, "vae", steps, seed, every=200, peak=8e-4, loss=picture_loss)
-    config = replace(CONFIG, scaling_factor=centre(model))
+    write_vae(out, model, replace(CONFIG, scaling_factor=centre(model)))
+
+
+def write_vae(folder: Path, model: Autoencoder, config: VAEConfig) -> None:
+    """Save both halves as the part `vae`, and say how good they are."""
     networks = (model.encoder, model.decoder)
-    write_part(out, "vae", config, networks, "float16", _class_name="AutoencoderKL", **BLOCKS)
-    print(f"saved {out / 'vae'}; round trip {psnr_of(model):.2f} dB on held-out scenes")
+    write_part(folder, "vae", config, networks, "float16", _class_name="AutoencoderKL", **BLOCKS)
+    print(f"saved {folder / 'vae'}; round trip {psnr_of(model):.2f} dB on held-out scenes")
 
 
 def centre(model: Autoencoder) -> float:
@@ -96,7 +100,7 @@ def centre(model: Autoencoder) -> float:
     the pictures stay the same.
     """
     images = draw_batch(np.random.default_rng([1, 0]), 1024)[0]
-    mean = keras.ops.convert_to_numpy(model.encoder.predict(images, verbose=0))[..., :4]
+    mean = model.encoder.predict(images, verbose=0)[..., :4].astype(np.float32)
     shift, spread = mean.mean((0, 1, 2)), mean.std((0, 1, 2))
     common = float(np.sqrt(np.mean(spread**2)))
     gain = common / spread  # latent' = gain · (latent − shift)

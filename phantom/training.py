@@ -41,14 +41,15 @@ class Steps(keras.utils.PyDataset):
 
 
 class SaveState(keras.callbacks.Callback):
-    """Saves weights and optimiser every `every` steps; a kill leaves the state before whole."""
+    """Saves weights and optimiser every `every` steps and after the last; a kill leaves the state
+    before whole."""
 
     def __init__(self, path: Path, every: int):
         super().__init__()
         self.path, self.every = path, every
 
     def on_train_batch_end(self, batch, logs=None):
-        if (batch + 1) % self.every == 0:
+        if (batch + 1) % self.every == 0 or batch + 1 == self.params["steps"]:
             save_state(self.model, self.path)
 
 

@@ -6,6 +6,8 @@ The fields bear the names that diffusers and transformers gave them; the default
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
+from .errors import UsageError
+
 Config = TypeVar("Config")
 
 
@@ -58,8 +60,33 @@ class VAEConfig:
         return 2 ** (len(self.block_out_channels) - 1)
 
 
+BUILT_IN = {  # settings that may leave no trace in the weights, and what they are in SD 1.x
+    CLIPTextConfig: {"hidden_act": "quick_gelu"},
+    UNetConfig: {
+        "act_fn": "silu",
+        "center_input_sample": False,
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-5,
+        "resnet_out_scale_factor": 1,
+        "resnet_skip_time_act": False,
+        "use_linear_projection": False,
+    },
+    VAEConfig: {"act_fn": "silu", "shift_factor": None},
+}
+
+
 def from_dict(cls: type[Config], found: dict[str, Any]) -> Config:
-    """A config from a config.json; keys that `cls` does not have are left alone."""
+    """A config from a config.json; keys that `cls` does not have are left alone, unless they ask
+    for what is not built here: then UsageError says so, as the numbers would be wrong."""
+    for name, here in BUILT_IN.get(cls, {}).items():
+        if found.get(name, here) != here:
+            raise UsageError(
+                f"a {cls.__name__} with {name} {found[name]!r} is not supported, only {here!r}: "
+                f"this is Stable Diffusion 1.x"
+            )
     names = {f.name for f in fields(cls)}
     known = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k in names}
     return cls(**known)

@@ -18,6 +18,7 @@ from .clip import build_clip
 from .compiled import ArrayFunction, compiled
 from .config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
 from .errors import UsageError
+from .images import to_model, to_uint8
 from .layers import precision
 from .tokenizer import Tokenizer
 from .unet import build_unet
@@ -68,11 +69,11 @@ class StableDiffusion:
     def load(cls, name: str | Path, dtype: str = "float32") -> "StableDiffusion":
         """A shipped checkpoint by name ('phantom') or a diffusers folder by its path."""
         here = WEIGHTS / name if (WEIGHTS / name).is_dir() else Path(name)
-        if not (here / "unet" / "config.json").is_file():
+        if not any((here / part / "config.json").is_file() for part in ("unet", "vae")):
             shipped = ", ".join(sorted(p.name for p in WEIGHTS.glob("*/") if p.is_dir()))
             raise UsageError(
-                f"no weights at {name}: it is neither a diffusers folder (unet/config.json is "
-                f"missing) nor one of the shipped: {shipped or 'none'}"
+                f"no weights at {name}: it is neither a diffusers folder (with unet/config.json) "
+                f"nor one of the shipped: {shipped or 'none'}"
             )
         return cls(here, dtype)
 
@@ -113,6 +114,11 @@ class StableDiffusion:
             self.functions.pop(part, None)
             self.networks.pop(part, None)
         gc.collect()
+
+    @property
+    def backend(self) -> str:
+        """'tensorflow', 'jax' or 'torch'."""
+        return keras.backend.backend()
 
     @property
     def size(self) -> int:
@@ -160,7 +166,7 @@ class StableDiffusion:
 
         images: (b, H, W, 3), uint8 or float in [-1, 1]; H and W multiples of the VAE's factor.
         """
-        moments = self.function("encoder")(as_model_image(images, self.vae_config.factor))
+        moments = self.function("encoder")(to_model(images, self.vae_config.factor))
         return tuple(keras.ops.convert_to_numpy(y) for y in posterior(moments))
 
     def encode_image(
@@ -185,7 +191,10 @@ class StableDiffusion:
     ) -> np.ndarray:
         """Standard normal latents for pictures of height × width pixels, (b, h, w, 4). The first
         picture of a batch gets the noise that it would get alone."""
-        height, width = height or self.size, width or self.size
+        if seed < 0:
+            raise UsageError(f"a seed of {seed} is negative; try {-seed}")
+        height = self.size if height is None else height
+        width = self.size if width is None else width
         for name, side in (("height", height), ("width", width)):
             if side < 1 or side % self.multiple:
                 near = max(1, round(side / self.multiple)) * self.multiple
@@ -225,19 +234,34 @@ class StableDiffusion:
         """
         if not np.isfinite(guidance):
             raise UsageError(f"a guidance of {guidance} is no number; try 7.5")
+        if not 0 <= eta <= 1:
+            raise UsageError(f"an eta of {eta} is not from 0 (DDIM) to 1 (as noisy as DDPM)")
         times = scheduler.timesteps(steps, len(self.alphas))
         if not 0 <= start < steps:
             raise UsageError(f"start {start} is outside of 0 … {steps - 1}")
-        batch = len(context)
-        x = self.draw_noise(seed, batch) if latent is None else np.asarray(latent, np.float32)
+        x = self.draw_noise(seed, len(context)) if latent is None else latent
         both = np.concatenate([np.broadcast_to(uncond, context.shape), context])
         rng = np.random.default_rng([seed, 1])  # apart from the stream of the first noise
-        for index in progress(range(start, steps)):
+        return self.walk(x, both, times, guidance, eta, rng, progress(range(start, steps)))
+
+    def walk(
+        self,
+        x: np.ndarray,
+        both: np.ndarray,
+        times: np.ndarray,
+        guidance: float,
+        eta: float,
+        rng: np.random.Generator,
+        indices: Iterable[int],
+    ) -> Iterator[Step]:
+        """The loop of `denoise`, whose arguments have been looked at. both: (2b, 77, width), the
+        unconditional contexts, then the conditional ones."""
+        for index in indices:
             t = int(times[index])
             eps_uncond, eps_cond = np.split(self.predict_noise(np.concatenate([x, x]), t, both), 2)
             eps = eps_uncond + np.float32(guidance) * (eps_cond - eps_uncond)
             noise = rng.standard_normal(x.shape, dtype=np.float32) if eta else None
-            before = scheduler.previous(t, steps, len(self.alphas))
+            before = scheduler.previous(t, len(times), len(self.alphas))
             x_prev, x0 = scheduler.ddim_step(x, eps, t, before, self.alphas, eta, noise)
             yield Step(index, t, x, eps_uncond, eps_cond, eps, x0, x_prev)
             x = x_prev
@@ -262,25 +286,3 @@ class StableDiffusion:
         ):
             latent = step.x_prev
         return to_uint8(self.decode_latent(latent))
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """[-1, 1] → 0 … 255, rounded."""
-    return np.rint(np.clip(images, -1, 1) * 127.5 + 127.5).astype(np.uint8)
-
-
-def as_model_image(images: np.ndarray, multiple: int) -> np.ndarray:
-    """(b, H, W, 3) uint8 or float in [-1, 1] → float32 in [-1, 1]."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise UsageError(f"images are (b, H, W, 3), not {images.shape}")
-    if images.shape[1] % multiple or images.shape[2] % multiple or 0 in images.shape:
-        raise UsageError(
-            f"a picture of {images.shape[2]}×{images.shape[1]} pixels: both must be multiples of "
-            f"{multiple}; crop or resize it"
-        )
-    if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(127.5) - 1
-    if not np.issubdtype(images.dtype, np.floating) or not np.abs(images).max() <= 1.001:
-        raise UsageError("images are uint8, or floats in [-1, 1]; divide by 127.5 and subtract 1")
-    return images.astype(np.float32)

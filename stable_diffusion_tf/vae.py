@@ -148,12 +148,12 @@ class VAEDecoder(Network):
 
 
 def build_encoder(config: VAEConfig) -> VAEEncoder:
-    side = config.factor
+    side = 2 * config.factor
     return build(VAEEncoder(config), keras.KerasTensor((1, side, side, config.in_channels)))
 
 
 def build_decoder(config: VAEConfig) -> VAEDecoder:
-    return build(VAEDecoder(config), keras.KerasTensor((1, 1, 1, config.latent_channels)))
+    return build(VAEDecoder(config), keras.KerasTensor((1, 2, 2, config.latent_channels)))
 
 
 def posterior(moments):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,25 @@ EXTRAS = {  # what a part's file may hold that the named network does not use
     "encoder": ("decoder.*", "post_quant_conv.*"),
     "decoder": ("encoder.*", "quant_conv.*"),
 }
+OTHER_NAMES = {  # part → how other versions begin or spell names, and what that is called here
+    "text_encoder": (  # transformers 5
+        (r"^(embeddings|encoder|final_layer_norm)\.", r"text_model.\1."),
+    ),
+    "unet": (),
+    "vae": (  # diffusers up to 0.16, and so SD 1.x as published
+        (r"\.query\.", ".to_q."),
+        (r"\.key\.", ".to_k."),
+        (r"\.value\.", ".to_v."),
+        (r"\.proj_attn\.", ".to_out.0."),
+    ),
+}
 
 
 class SafetensorsFile:
-    """A safetensors file, memory-mapped: tensors are read when asked for."""
+    """A safetensors file, memory-mapped: tensors are read when asked for. `other_names`: patterns
+    of names to replace, and by what."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, other_names: Sequence[tuple[str, str]] = ()):
         self.place = str(path)
         try:
             self.file = safe_open(path, framework="numpy")
@@ -39,12 +53,19 @@ class SafetensorsFile:
             raise UsageError(f"no weights at {path}; name a folder that holds them") from None
         except SafetensorError as error:
             raise UsageError(f"{path} is no whole safetensors file ({error})") from None
+        self.names = {renamed(k, other_names): k for k in self.file.keys()}  # noqa: SIM118
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {k: tuple(self.file.get_slice(k).get_shape()) for k in self.file.keys()}  # noqa: SIM118
+        return {k: tuple(self.file.get_slice(name).get_shape()) for k, name in self.names.items()}
 
     def get(self, key: str) -> np.ndarray:
-        return self.file.get_tensor(key)
+        return self.file.get_tensor(self.names[key])
+
+
+def renamed(name: str, other_names: Sequence[tuple[str, str]]) -> str:
+    for pattern, here in other_names:
+        name = re.sub(pattern, here, name)
+    return name
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def open_part(folder: Path, part: str) -> SafetensorsFile:
-    return SafetensorsFile(folder / part / FILES[part])
+    return SafetensorsFile(folder / part / FILES[part], OTHER_NAMES[part])
 
 
 def write_part(

@@ -17,10 +17,12 @@ def address(path: str) -> str:
 
 
 def variables(network: keras.Model) -> dict[str, keras.Variable]:
-    """diffusers name within the part → variable, in order of execution."""
+    """diffusers name within the part → variable, in order of execution. The network may itself
+    lie inside another model, as it does in training."""
     found = {}
     for variable in network.weights:
-        _, *parents, last = address(variable.path).split(".")
+        inside = variable.path.removeprefix(f"{network.path}/")
+        *parents, last = address(inside).split(".")
         found[".".join([*parents, SUFFIX.get(last, last)])] = variable
     return found
 
