@@ -1,0 +1,1 @@
+"""One question each: scripts to be run from the shell."""

@@ -1,0 +1,106 @@
+"""What every script shares: its command line, the model, the folder it saves into."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from matplotlib.figure import Figure
+
+from stable_diffusion_tf.errors import UsageError
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
+
+INTERRUPTED = 130  # the shell's status for Ctrl-C
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a script's main with the shell's arguments: bad input is one line and status 2."""
+    try:
+        tyro.cli(main)
+    except UsageError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; nothing was saved", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def saving_into(folder: Path) -> Iterator[None]:
+    """What was saved before Ctrl-C or a full disk stays, and the user is told where."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nstopped; what was finished lies in {folder}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {folder}: {error.strerror}; free it or name --out"
+        ) from None
+
+
+def load_model(weights: str) -> "StableDiffusion":
+    """The model by name or folder, without TensorFlow's start-up chatter."""
+    with native_stderr_closed():
+        from stable_diffusion_tf import StableDiffusion
+    return StableDiffusion.load(weights)
+
+
+@contextmanager
+def native_stderr_closed() -> Iterator[None]:
+    """TensorFlow's libraries write to descriptor 2 while they load, past sys.stderr."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def make_folder(out: Path, script: str, subject: str) -> Path:
+    """out/<script>/<time>-<subject>/, new and empty."""
+    slug = re.sub(r"[^\w]+", "-", subject.lower()).strip("-")[:40] or "empty"
+    stem = out / script / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{slug}"
+    try:
+        return new_folder(stem)
+    except OSError as error:
+        raise UsageError(f"cannot write into {out}: {error.strerror}; name another --out") from None
+
+
+def new_folder(stem: Path) -> Path:
+    """The folder, or the first of -2, -3 … that is not there yet."""
+    folder, number = stem, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+            number += 1
+            folder = stem.with_name(f"{stem.name}-{number}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=150)
+
+
+def peak_memory() -> str:
+    """The most memory that this process has held, in GB; where the system does not say, '?'."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "?"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.2f}"

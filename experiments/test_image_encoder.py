@@ -1,0 +1,123 @@
+"""What does the image encoder keep of a photograph, and what does it lose?
+
+The encoder turns each patch of pixels into a few numbers, and for each number says how sure it is:
+a mean and a deviation. Decoding the means gives the picture back, less what was lost. The sheet
+shows the photograph, its round trip and where they differ (top), the mean of each latent channel
+(middle: blurred colour and edges, each channel its own) and its deviation (bottom: small where the
+encoder is sure). The numbers are PSNR and SSIM of the round trip; the control is the same latent
+with its cells shuffled, whose round trip must be far worse.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+from matplotlib import cbook
+from PIL import Image, ImageOps
+from safetensors.numpy import save_file
+
+from experiments import common
+from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.images import to_model
+from xray import measure, plots
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def main(
+    image: Annotated[Path | None, tyro.conf.Positional] = None,
+    /,
+    size: int = 256,
+    weights: str = "phantom",
+    out: Path = Path("outputs"),
+) -> None:
+    """A photograph, or each in a folder, through the image encoder and back.
+
+    Args:
+        image: a picture or a folder of pictures; by default Grace Hopper, from matplotlib.
+        size: pixels; the picture is cropped to a square and resized to it.
+        weights: a shipped checkpoint's name, or a diffusers folder.
+        out: the folder to save into.
+    """
+    paths = find_images(image or sample())
+    images = np.stack([read_image(path, size) for path in paths])
+    sd = common.load_model(weights)
+    images = to_model(images, sd.vae_config.factor)
+    folder = common.make_folder(out, "test_image_encoder", (image or sample()).stem)
+    with common.saving_into(folder):
+        better = [examine(sd, path, one[None], folder) for path, one in zip(paths, images)]
+    print(f"peak memory {common.peak_memory()} GB")
+    if not all(better):
+        raise SystemExit("the control failed: a shuffled latent came back as well as the true one")
+
+
+def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) -> bool:
+    """Encode, decode, measure, save; whether the round trip beats its control. image: (1, H, W, 3)."""
+    scale = sd.vae_config.scaling_factor
+    mean, deviation = (scale * y for y in sd.encode_posterior(image))
+    back, control = sd.decode_latent(mean), sd.decode_latent(shuffled(mean))
+    psnr, ssim = measure.psnr(image, back)[0], measure.ssim(image, back)[0]
+    chance = measure.psnr(image, control)[0]
+    fewer = image.size / mean.size
+    title = (
+        f"{path.name}: {psnr:.1f} dB PSNR, {ssim:.2f} SSIM, from {fewer:.0f} times fewer numbers"
+    )
+    figure = plots.encoder_sheet(image[0], back[0], mean[0], deviation[0], title)
+    stem = folder / path.stem
+    common.save_figure(figure, stem.with_suffix(".png"))
+    arrays = {"image": image, "mean": mean, "deviation": deviation, "round_trip": back}
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f"{stem}.safetensors")
+    print(
+        f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (control, cells shuffled: {chance:.2f} dB)"
+    )
+    for i in range(mean.shape[-1]):
+        values = mean[..., i]
+        print(
+            f"  channel {i}: mean {values.mean():+.2f}, deviation over cells {values.std():.2f}, "
+            f"posterior deviation {deviation[..., i].mean():.3f}"
+        )
+    print(f"  picture  {stem.with_suffix('.png')}\n  tensors  {stem}.safetensors")
+    return bool(psnr > chance)
+
+
+def shuffled(latent: np.ndarray) -> np.ndarray:
+    """The same cells (1, h, w, 4) in a random order."""
+    cells = latent.reshape(-1, latent.shape[-1])
+    return np.random.default_rng(0).permutation(cells).reshape(latent.shape)
+
+
+def sample() -> Path:
+    """The photograph that comes with matplotlib: Grace Hopper, 1984, US Navy, public domain."""
+    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+def find_images(place: Path) -> list[Path]:
+    """The picture itself, or all in the folder, by name."""
+    if not place.exists():
+        raise UsageError(f"there is no {place}; name a picture or a folder of pictures")
+    if not place.is_dir():
+        return [place]
+    found = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UsageError(f"no picture in {place}; known are {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """The middle square of a picture, (size, size, 3) uint8, RGB, turned as its EXIF says."""
+    if not 16 <= size <= 4096:
+        raise UsageError(f"a size of {size} is not from 16 to 4096 pixels; try 256")
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"cannot read {path} ({error}); name a whole PNG or JPEG") from None
+    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,139 @@
+"""What does a latent diffusion model make of these words, and how does it get there?
+
+A picture is drawn from noise in a number of steps. At each step the model says what noise it sees,
+once for the prompt and once for an empty (or a negative) one; the prompt's share is exaggerated by
+the guidance. The film strip shows, from left to right, what the model believed the finished
+picture to be: first the background and the rough places of things, then their shapes, last their
+details. The number printed is how far the words moved the predicted noise, on average over the
+steps; its control, the same words on both sides, must move nothing.
+"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from PIL import Image
+
+from experiments import common
+from stable_diffusion_tf.images import to_uint8
+from xray import film, plots
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion, Step
+
+SHOWN = 8  # pictures on the film strip
+
+
+def main(
+    prompt: Annotated[str, tyro.conf.Positional] = "a cat left of an apple",
+    /,
+    negative: str = "",
+    steps: int = 25,
+    guidance: float = 7.5,
+    eta: float = 0.0,
+    seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
+    weights: str = "phantom",
+    out: Path = Path("outputs"),
+) -> None:
+    """Words to picture, with the film of how it came about.
+
+    Args:
+        prompt: what to draw.
+        negative: what to steer away from.
+        steps: steps from noise to picture, 1 to 1000.
+        guidance: how far the words' share is exaggerated; 1 is not at all.
+        eta: fresh noise at each step, from 0 (DDIM, none) to 1 (as much as DDPM).
+        seed: draws the noise; the same seed draws the same picture.
+        height: in pixels; by default the size that the model was trained on.
+        width: in pixels; likewise.
+        weights: a shipped checkpoint's name, or a diffusers folder.
+        out: the folder to save into.
+    """
+    sd = common.load_model(weights)
+    tell_words(sd, prompt)
+    latent = sd.draw_noise(seed, 1, height, width)
+    context, uncond = np.split(sd.encode_text([prompt, negative]), 2)
+    run = sd.denoise(context, uncond, steps, guidance, eta, seed, latent)
+    folder = common.make_folder(out, "text2image", prompt)
+    with common.saving_into(folder):
+        film.start_film(folder, describe(sd, prompt, negative, steps, guidance, eta, seed, latent))
+        started, taken = time.perf_counter(), []
+        for step in run:
+            film.add_frame(folder, step)
+            taken.append(step)
+        image = sd.decode_latent(taken[-1].x_prev)[0]
+        seconds = time.perf_counter() - started
+        Image.fromarray(to_uint8(image)).save(folder / "image.png")
+        common.save_figure(draw_strip(sd, taken, prompt, seed), folder / "strip.png")
+    moved = np.mean([share(step.eps_cond, step.eps_uncond) for step in taken])
+    still = share(*np.split(sd.predict_noise(*twice(taken[0], context)), 2))
+    print(f"{len(taken)} steps in {seconds:.1f} s, peak memory {common.peak_memory()} GB")
+    print(
+        f"the words moved the predicted noise by {moved:.1%} (control, the same words: {still:.1%})"
+    )
+    print(f"picture  {folder / 'image.png'}")
+    print(f"strip    {folder / 'strip.png'}")
+    print(f"tensors  {folder / 'frames'}")
+    if not still < min(moved, 1e-3):
+        raise SystemExit("the control failed: the same words on both sides moved the noise")
+
+
+def tell_words(sd: "StableDiffusion", prompt: str) -> None:
+    """Say which words will not be read: those that do not fit, and those never learned."""
+    if rest := sd.tokenizer.cut(prompt):
+        print(f"only 75 tokens fit; cut: {rest}")
+    for word, near in sd.unknown_words(prompt).items():
+        print(f"the model never saw '{word}'; near it, it knows: {', '.join(near)}")
+
+
+def share(a: np.ndarray, b: np.ndarray) -> float:
+    """How far a is from b, as a share of b."""
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def twice(step: "Step", context: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+    return np.repeat(step.x, 2, axis=0), step.t, np.repeat(context, 2, axis=0)
+
+
+def describe(
+    sd: "StableDiffusion",
+    prompt: str,
+    negative: str,
+    steps: int,
+    guidance: float,
+    eta: float,
+    seed: int,
+    latent: np.ndarray,
+) -> dict[str, Any]:
+    """What film.json holds: all that is needed to run this again."""
+    return {
+        "prompt": prompt,
+        "negative": negative,
+        "steps": steps,
+        "guidance": guidance,
+        "eta": eta,
+        "seed": seed,
+        "latent_shape": list(latent.shape),
+        "scheduler": "DDIM",
+        "weights": sd.folder.name,
+        "precision": sd.dtype,
+        "backend": sd.backend,
+    }
+
+
+def draw_strip(sd: "StableDiffusion", taken: list["Step"], prompt: str, seed: int) -> Figure:
+    """What the model believed the picture to be, at evenly spread steps; last, the picture."""
+    chosen = np.unique(np.linspace(0, len(taken) - 1, min(SHOWN, len(taken))).round().astype(int))
+    latents = [taken[i].x0 for i in chosen[:-1]] + [taken[-1].x_prev]
+    labels = [f"step {i + 1}\nt = {taken[i].t}" for i in chosen]
+    images = sd.decode_latent(np.concatenate(latents))
+    return plots.film_strip(images, labels, f"“{prompt}”, seed {seed}: what the model expects")
+
+
+if __name__ == "__main__":
+    common.run(main)
