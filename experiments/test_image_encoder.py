@@ -49,14 +49,19 @@ def main(
     images = to_model(images, sd.vae_config.factor)
     folder = common.make_folder(out, "test_image_encoder", (image or sample()).stem)
     with common.saving_into(folder):
-        better = [examine(sd, path, one[None], folder) for path, one in zip(paths, images)]
+        better = [
+            examine(sd, path, one[None], folder) for path, one in zip(paths, images, strict=True)
+        ]
     print(f"peak memory {common.peak_memory()} GB")
     if not all(better):
         raise SystemExit("the control failed: a shuffled latent came back as well as the true one")
 
 
 def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) -> bool:
-    """Encode, decode, measure, save; whether the round trip beats its control. image: (1, H, W, 3)."""
+    """Encode, decode, measure, save; whether the round trip beats its control.
+
+    image: (1, H, W, 3) in [-1, 1].
+    """
     scale = sd.vae_config.scaling_factor
     mean, deviation = (scale * y for y in sd.encode_posterior(image))
     back, control = sd.decode_latent(mean), sd.decode_latent(shuffled(mean))
@@ -71,9 +76,7 @@ def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) 
     common.save_figure(figure, stem.with_suffix(".png"))
     arrays = {"image": image, "mean": mean, "deviation": deviation, "round_trip": back}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f"{stem}.safetensors")
-    print(
-        f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (control, cells shuffled: {chance:.2f} dB)"
-    )
+    print(f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (control, shuffled: {chance:.2f} dB)")
     for i in range(mean.shape[-1]):
         values = mean[..., i]
         print(

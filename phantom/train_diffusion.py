@@ -18,7 +18,14 @@ from keras import ops
 from phantom.training import PHANTOM, STATES, train
 from phantom.world import render, scenes
 from stable_diffusion_tf import layers, scheduler
-from stable_diffusion_tf.checkpoint.folder import FILES, open_part, read_json, write_part
+from stable_diffusion_tf.checkpoint.folder import (
+    EXTRAS,
+    FILES,
+    open_part,
+    read_json,
+    write_json,
+    write_part,
+)
 from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
@@ -39,6 +46,15 @@ UNET = UNetConfig(
     cross_attention_dim=128,
     norm_num_groups=16,
 )
+SCHEDULER = {  # what diffusers wants to be told of the schedule in scheduler.py
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
 BATCH = 32
 EMPTY_CAPTIONS = 0.1
 SNR_CEILING = 5.0
@@ -79,7 +95,7 @@ def encode_scenes(folder: Path, number: int, seed: int) -> Data:
     if not cache.exists():
         config = from_dict(VAEConfig, read_json(folder / "vae" / "config.json"))
         encoder = build_encoder(config)
-        load(encoder, open_part(folder, "vae"), ignore=("decoder.*", "post_quant_conv.*"))
+        load(encoder, open_part(folder, "vae"), ignore=EXTRAS["encoder"])
         drawn = scenes(seed, number)
         ids = Tokenizer()([s.caption for s in drawn] + [""])
         words, rows = np.unique(ids, return_inverse=True)
@@ -119,6 +135,16 @@ def start_quiet(unet: UNet) -> None:
             variable.assign(ops.zeros_like(variable))
 
 
+def read_parts(folder: Path, model: Denoiser, words: np.ndarray) -> None:
+    """Take over the weights of a checkpoint; of its vocabulary, the rows of `words`."""
+    load(model.unet, open_part(folder, "unet"), EXTRAS["unet"])
+    whole = layers.build(CLIPText(TEXT), keras.KerasTensor((1, 77), dtype="int32"))
+    load(whole, open_part(folder, "text_encoder"), EXTRAS["text_encoder"])
+    for mine, theirs in zip(model.text_encoder.weights, whole.weights, strict=True):
+        value = ops.convert_to_numpy(theirs)
+        mine.assign(value if mine.shape == theirs.shape else value[words])
+
+
 def write_text_encoder(folder: Path, network: CLIPText, words: np.ndarray) -> None:
     """The text encoder with the full vocabulary: the rows of words never seen are zero."""
     whole = layers.build(CLIPText(TEXT), keras.KerasTensor((1, 77), dtype="int32"))
@@ -135,11 +161,12 @@ def write_text_encoder(folder: Path, network: CLIPText, words: np.ndarray) -> No
 
 
 def main(
-    steps: int = 8000,
-    scene_count: int = 32768,
+    steps: int = 20000,
+    scene_count: int = 24576,
     seed: int = 0,
     precision: str = "mixed_bfloat16",
     out: Path = PHANTOM,
+    start_from: Path | None = None,
 ) -> None:
     """Train the text encoder and the UNet on the latents of the trained image encoder.
 
@@ -149,6 +176,8 @@ def main(
         seed: draws the scenes, the weights and the noise.
         precision: mixed_bfloat16 or float32.
         out: the checkpoint folder; it holds vae, the parts unet and text_encoder are added.
+        start_from: a checkpoint folder whose unet and text_encoder to train on; by default a
+            fresh start.
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(out, scene_count, seed)
@@ -162,7 +191,10 @@ def main(
             "ids": keras.KerasTensor((None, 77), dtype="int32"),
         }
     )
-    start_quiet(model.unet)
+    if start_from:
+        read_parts(start_from, model, data.words)
+    else:
+        start_quiet(model.unet)
     alphas = scheduler.alphas_cumprod()
     train(
         model,
@@ -176,7 +208,8 @@ def main(
     )
     write_text_encoder(out, model.text_encoder, data.words)
     write_part(out, "unet", UNET, [model.unet], "float16", _class_name="UNet2DConditionModel")
-    print(f"saved {out / 'text_encoder'} and {out / 'unet'}")
+    write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
+    print(f"saved {out / 'text_encoder'}, {out / 'unet'} and {out / 'scheduler'}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,8 @@ def train(
     optimizer = keras.optimizers.AdamW(
         Trapezoid(peak, steps, warmup=100, fall=max(1, steps // 4)),
         weight_decay=1e-3,
-        clipnorm=1.0,
+        beta_2=0.99,
+        global_clipnorm=1.0,
         use_ema=True,
         ema_momentum=0.998,
     )

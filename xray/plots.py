@@ -19,7 +19,8 @@ def film_strip(images: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     """Pictures (n, H, W, 3) in [-1, 1] side by side, a label under each."""
     n = len(images)
     figure = Figure(figsize=(1.5 * n, 2.3), layout="constrained")
-    for axes, image, label in zip(figure.subplots(1, n, squeeze=False)[0], images, labels):
+    row = figure.subplots(1, n, squeeze=False)[0]
+    for axes, image, label in zip(row, images, labels, strict=True):
         picture(axes, as_shown(image))
         axes.set_xlabel(label, fontsize=9)
     figure.suptitle(title, fontsize=11, wrap=True)
@@ -45,7 +46,7 @@ def encoder_sheet(
     rows = figure.subplots(3, channels)
     error = np.abs(back - image).mean(-1) * 50  # of the way from black to white, in per cent
     shown = [("photograph", as_shown(image), {}), ("encoded and decoded", as_shown(back), {})]
-    for axes, (name, values, options) in zip(rows[0], shown):
+    for axes, (name, values, options) in zip(rows[0][:2], shown, strict=True):
         picture(axes, values, **options)
         axes.set_title(name, fontsize=10)
     map_with_bar(figure, rows[0][2], error, "error, % of full scale", cmap=AMOUNT, vmin=0)
@@ -81,7 +82,8 @@ def histogram(axes: Axes, mean: np.ndarray) -> None:
     """The values of each latent channel, against the standard normal that the UNet expects."""
     reach = max(4.0, float(np.abs(mean).max()))
     edges = np.linspace(-reach, reach, 61)
-    for i, style in zip(range(mean.shape[-1]), ("-", "--", "-.", ":")):
+    for i in range(mean.shape[-1]):
+        style = ("-", "--", "-.", ":")[i % 4]
         density, _ = np.histogram(mean[..., i], edges, density=True)
         axes.plot((edges[1:] + edges[:-1]) / 2, density, style, label=f"channel {i}", lw=1.2)
     normal = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)

@@ -107,4 +107,5 @@ def value_of(variable: keras.Variable) -> np.ndarray:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,5 +1,7 @@
 """The pipeline's contract, on the shipped phantom."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def images():
 def test_the_loop_is_a_chain_and_guidance_is_linear(sd, contexts):
     steps = list(sd.denoise(*contexts, steps=STEPS, guidance=3.0, seed=1))
     assert [s.index for s in steps] == [0, 1, 2] and [s.t for s in steps] == [667, 334, 1]
-    for before, after in zip(steps, steps[1:]):
+    for before, after in pairwise(steps):
         np.testing.assert_array_equal(before.x_prev, after.x)
     for s in steps:
         np.testing.assert_allclose(
@@ -109,7 +111,7 @@ def test_looking_never_changes(sd, contexts, images):
     sd.encode_image(images)
     sd.decode_latent(latent)
     list(sd.denoise(*contexts, steps=1, latent=latent))
-    for a, b in zip(handed, before):
+    for a, b in zip(handed, before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -166,7 +168,7 @@ def test_what_is_no_picture_is_refused(sd, images, told):
 
 
 def test_a_missing_checkpoint_names_those_that_are_there(tmp_path):
-    with pytest.raises(UsageError, match="nowhere.*phantom"):
+    with pytest.raises(UsageError, match=r"nowhere.*phantom"):
         StableDiffusion.load("nowhere")
     (tmp_path / "unet").mkdir()
     with pytest.raises(UsageError, match="diffusers folder"):

@@ -1,0 +1,67 @@
+"""Every command in the README does what it says."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def lines(language: str) -> list[str]:
+    return [line for block in blocks(language) for line in block.splitlines()]
+
+
+def run(command: list[str], cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def scripts_of(target: str) -> list[str]:
+    """The scripts that a target of the Makefile starts."""
+    return [w for w in run(["make", "-n", target], ROOT).splitlines() if "experiments/" in w]
+
+
+def in_this_python(line: str, out: Path) -> list[str]:
+    """A README line with this interpreter for the one in .venv, saving elsewhere."""
+    words = shlex.split(line.replace("\\", "/"))
+    return [sys.executable, *words[1:], *(["--out", str(out)] if "experiments" in line else [])]
+
+
+def test_the_shell_commands_are_the_known_ones():
+    assert lines("sh")[:2] == ["make run", "make test"]
+    for target in ("run", "test", "parity", "bench", "phantom"):
+        assert run(["make", "-n", target], ROOT)
+        assert f"make {target}" in README
+
+
+@pytest.mark.parametrize("line", [*scripts_of("run"), *lines("sh")[2:], lines("bat")[2]])
+def test_each_script_line_draws(line, tmp_path):
+    said = run(in_this_python(line, tmp_path), ROOT)
+    saved = [Path(word) for word in said.split() if word.startswith(str(tmp_path))]
+    assert saved and all(path.exists() for path in saved)
+
+
+def test_the_requirements_that_windows_installs_are_what_runs_here():
+    command = in_this_python(lines("bat")[1], ROOT)
+    assert command[1:] == ["-m", "pip", "install", "-r", "requirements.txt"]
+    run([*command, "--no-index", "--disable-pip-version-check"], ROOT)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_runs(code):
+    assert len(run([sys.executable, "-c", code], ROOT).splitlines()) == 10
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,41 @@
+"""Figures: every picture and label is there, and no window system is touched."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xray import plots
+
+RNG = np.random.default_rng(0)
+
+
+def test_a_strip_shows_each_picture_under_its_label():
+    images = RNG.uniform(-1, 1, (3, 8, 8, 3))
+    figure = plots.film_strip(images, ["a", "b", "c"], "title")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["a", "b", "c"]
+    for axes, image in zip(figure.axes, images, strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), image / 2 + 0.5, atol=1e-6)
+
+
+def test_a_strip_wants_a_label_for_each():
+    with pytest.raises(ValueError, match="zip"):
+        plots.film_strip(np.zeros((2, 8, 8, 3)), ["only one"], "")
+
+
+def test_the_encoder_sheet_shows_all_channels_on_one_scale():
+    image, mean = RNG.uniform(-1, 1, (16, 16, 3)), RNG.normal(size=(4, 4, 4))
+    figure = plots.encoder_sheet(image, image, mean, np.abs(mean), "title")
+    titled = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    for i in range(4):
+        shown = titled[f"mean, channel {i}"].images[0]
+        np.testing.assert_array_equal(shown.get_array(), mean[..., i])
+        assert shown.get_clim() == (-np.abs(mean).max(), np.abs(mean).max())
+        assert titled[f"deviation, channel {i}"].images[0].get_clim()[0] == 0
+    assert titled["error, % of full scale"].images[0].get_array().max() == 0
+
+
+def test_plots_need_no_window_system():
+    code = "import xray.plots, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
