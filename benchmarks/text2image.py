@@ -30,9 +30,9 @@ ROWS = {
 
 def ours():
     """seed → picture (H, W, 3) uint8, by this project."""
-    from experiments import common
+    from xray.script import load_model
 
-    sd = common.load_model("phantom")
+    sd = load_model("phantom")
     return lambda seed: sd.generate(PROMPT, steps=STEPS, guidance=GUIDANCE, seed=seed)[0]
 
 

@@ -17,10 +17,9 @@ from matplotlib import cbook
 from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
-from experiments import common
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
-from xray import measure, plots
+from xray import measure, plots, script
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -45,14 +44,14 @@ def main(
     """
     paths = find_images(image or sample())
     images = np.stack([read_image(path, size) for path in paths])
-    sd = common.load_model(weights)
+    sd = script.load_model(weights)
     images = to_model(images, sd.vae_config.factor)
-    folder = common.make_folder(out, "test_image_encoder", (image or sample()).stem)
-    with common.saving_into(folder):
+    folder = script.make_folder(out, "test_image_encoder", (image or sample()).stem)
+    with script.saving_into(folder):
         better = [
             examine(sd, path, one[None], folder) for path, one in zip(paths, images, strict=True)
         ]
-    print(f"peak memory {common.peak_memory()} GB")
+    print(f"peak memory {script.peak_memory()} GB")
     if not all(better):
         raise SystemExit("the control failed: a shuffled latent came back as well as the true one")
 
@@ -73,7 +72,7 @@ def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) 
     )
     figure = plots.encoder_sheet(image[0], back[0], mean[0], deviation[0], title)
     stem = folder / path.stem
-    common.save_figure(figure, stem.with_suffix(".png"))
+    script.save_figure(figure, stem.with_suffix(".png"))
     arrays = {"image": image, "mean": mean, "deviation": deviation, "round_trip": back}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f"{stem}.safetensors")
     print(f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (control, shuffled: {chance:.2f} dB)")
@@ -123,4 +122,4 @@ def read_image(path: Path, size: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    script.run(main)

@@ -17,9 +17,8 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments import common
 from stable_diffusion_tf.images import to_uint8
-from xray import film, plots
+from xray import film, plots, script
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion, Step
@@ -54,13 +53,13 @@ def main(
         weights: a shipped checkpoint's name, or a diffusers folder.
         out: the folder to save into.
     """
-    sd = common.load_model(weights)
+    sd = script.load_model(weights)
     tell_words(sd, prompt)
     latent = sd.draw_noise(seed, 1, height, width)
     context, uncond = np.split(sd.encode_text([prompt, negative]), 2)
     run = sd.denoise(context, uncond, steps, guidance, eta, seed, latent)
-    folder = common.make_folder(out, "text2image", prompt)
-    with common.saving_into(folder):
+    folder = script.make_folder(out, "text2image", prompt)
+    with script.saving_into(folder):
         film.start_film(folder, describe(sd, prompt, negative, steps, guidance, eta, seed, latent))
         started, taken = time.perf_counter(), []
         for step in run:
@@ -69,10 +68,10 @@ def main(
         image = sd.decode_latent(taken[-1].x_prev)[0]
         seconds = time.perf_counter() - started
         Image.fromarray(to_uint8(image)).save(folder / "image.png")
-        common.save_figure(draw_strip(sd, taken, prompt, seed), folder / "strip.png")
+        script.save_figure(draw_strip(sd, taken, prompt, seed), folder / "strip.png")
     moved = np.mean([share(step.eps_cond, step.eps_uncond) for step in taken])
     still = share(*np.split(sd.predict_noise(*twice(taken[0], context)), 2))
-    print(f"{len(taken)} steps in {seconds:.1f} s, peak memory {common.peak_memory()} GB")
+    print(f"{len(taken)} steps in {seconds:.1f} s, peak memory {script.peak_memory()} GB")
     print(
         f"the words moved the predicted noise by {moved:.1%} (control, the same words: {still:.1%})"
     )
@@ -136,4 +135,4 @@ def draw_strip(sd: "StableDiffusion", taken: list["Step"], prompt: str, seed: in
 
 
 if __name__ == "__main__":
-    common.run(main)
+    script.run(main)

@@ -6,28 +6,28 @@ SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # a Gaussian window of 11 × 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 
 
-def psnr(a: np.ndarray, b: np.ndarray, span: float = 2.0) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of pictures (b, H, W, c) → (b,); equal ones give inf.
-
-    span: the distance from black to white, 2 for pictures in [-1, 1].
-    """
+def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB of pictures (b, H, W, c) in [-1, 1] → (b,); equal ones
+    give inf."""
     error = np.mean((np.asarray(a, np.float64) - b) ** 2, axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
-        return 10 * np.log10(span**2 / error)
+        return 10 * np.log10(2.0**2 / error)  # 2: from black to white
 
 
-def ssim(a: np.ndarray, b: np.ndarray, span: float = 2.0) -> np.ndarray:
-    """Structural similarity of pictures (b, H, W, c) → (b,), the mean over pixels and channels.
+def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity of pictures (b, H, W, c) in [-1, 1] → (b,), the mean over pixels and
+    channels.
 
-    Wang et al., IEEE TIP 13 (2004), eq. 13, with their Gaussian window and constants; only
-    windows that lie wholly inside count, so both sides must be at least 11 pixels.
+    Wang et al., IEEE TIP 13 (2004), eq. 13, with their Gaussian window and constants, on
+    intensities from 0 (black) to 1; only windows that lie wholly inside count, so both sides must
+    be at least 11 pixels.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = (np.asarray(y, np.float64) / 2 + 0.5 for y in (a, b))
     if a.shape != b.shape or min(a.shape[1:3]) <= 2 * SSIM_RADIUS:
         raise ValueError(
             f"SSIM wants two sets of one shape, sides of 11 or more: {a.shape}, {b.shape}"
         )
-    c1, c2 = (SSIM_K1 * span) ** 2, (SSIM_K2 * span) ** 2
+    c1, c2 = SSIM_K1**2, SSIM_K2**2
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
     covariance = blur(a * b) - mean_a * mean_b

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from experiments import common, test_image_encoder, text2image
+from experiments import test_image_encoder, text2image
+from xray import script
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = test_image_encoder.sample()
@@ -28,7 +29,7 @@ def only(folder: Path) -> Path:
 def call(main, *words: str, monkeypatch) -> None:
     """Run a script's main as the shell would."""
     monkeypatch.setattr(sys, "argv", ["script.py", *map(str, words)])
-    common.run(main)
+    script.run(main)
 
 
 def spread(path: Path) -> float:
@@ -131,7 +132,7 @@ def test_bad_input_is_one_line_and_status_2(main, words, told, bad, tmp_path, mo
 
 
 def test_two_runs_in_one_second_do_not_meet(tmp_path):
-    made = {common.make_folder(tmp_path, "script", "A cat, left!") for _ in range(3)}
+    made = {script.make_folder(tmp_path, "script", "A cat, left!") for _ in range(3)}
     assert len(made) == 3 and all("a-cat-left" in p.name for p in made)
 
 

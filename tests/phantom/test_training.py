@@ -1,0 +1,214 @@
+"""Training: the schedule, the data in steps, going on after a kill, and what is written."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from phantom import train_diffusion, train_vae, training
+from phantom.training import Steps, Trapezoid
+from stable_diffusion_tf import StableDiffusion, layers
+from stable_diffusion_tf.checkpoint.folder import write_part
+from stable_diffusion_tf.tokenizer import Tokenizer
+from stable_diffusion_tf.vae import posterior
+
+VAE = replace(train_vae.CONFIG, block_out_channels=(8, 8), norm_num_groups=4)
+UNET = replace(
+    train_diffusion.UNET,
+    block_out_channels=(16, 32),
+    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    cross_attention_dim=32,
+)
+TEXT = replace(train_diffusion.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+
+
+# --- the schedule and the data -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "step, rate",
+    [(0, 0.2), (4, 1.0), (9, 2.0), (50, 2.0), (80, 2.0), (90, 1.0), (99, 0.1), (100, 0), (120, 0)],
+)
+def test_the_rate_rises_holds_and_falls_to_zero(step, rate):
+    assert float(Trapezoid(2.0, 100, warmup=10, fall=20)(step)) == pytest.approx(rate, abs=1e-6)
+
+
+def test_a_step_draws_the_same_batch_wherever_the_run_began():
+    def draw(rng):
+        return rng.standard_normal(3)
+
+    whole, rest = Steps(draw, 5, 0, 10), Steps(draw, 5, 6, 10)
+    assert len(whole) == 10 and len(rest) == 4 and len(Steps(draw, 5, 12, 10)) == 0
+    for i in range(4):
+        np.testing.assert_array_equal(whole[6 + i], rest[i])
+    assert len({tuple(whole[i]) for i in range(10)}) == 10
+    assert not np.array_equal(whole[0], Steps(draw, 6, 0, 10)[0])
+
+
+# --- going on after a kill ---------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def draw_line(rng):
+    x = rng.standard_normal((8, 3)).astype(np.float32)
+    return x, x.sum(1, keepdims=True)
+
+
+def build_line(start):
+    keras.utils.set_random_seed(start)
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+
+
+def fit_line(start=3):
+    model = build_line(start)
+    training.train(model, draw_line, "line", 12, 1, every=5, peak=0.05, loss="mse")
+    return model.get_weights()
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "STATES", tmp_path / "whole")
+    whole = fit_line()
+    monkeypatch.setattr(training, "STATES", tmp_path / "killed")
+    saving = training.SaveState.on_train_batch_end
+
+    def save_then_die(self, batch, logs=None):
+        saving(self, batch, logs)
+        if batch == 6:
+            raise Killed
+
+    with monkeypatch.context() as until_the_kill:
+        until_the_kill.setattr(training.SaveState, "on_train_batch_end", save_then_die)
+        with pytest.raises(Killed):
+            fit_line()
+    assert [p.name for p in (tmp_path / "killed").iterdir()] == ["line.weights.h5"]
+    capsys.readouterr()
+    for said in ("line: step 5 of 12", ""):  # gone on from the state; then finished: only loaded
+        for a, b in zip(fit_line(start=4), whole, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+        assert capsys.readouterr().out.partition("\n")[0] == said
+
+
+def test_the_average_of_the_weights_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STATES", tmp_path)
+    kept = fit_line()
+    model, rate = build_line(3), Trapezoid(0.05, 12, warmup=100, fall=3)
+    model.compile(optimizer=keras.optimizers.AdamW(rate, use_ema=True), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(tmp_path / "line.weights.h5")
+    last = model.get_weights()
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    for a, b, c in zip(kept, model.get_weights(), last, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+        assert np.abs(a - c).max() > 1e-4
+
+
+# --- the diffusion model -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return ["a cat left of an apple", "a big dog on a red background"]
+
+
+@pytest.fixture(scope="module")
+def words(prompts):
+    return np.unique(Tokenizer()([*prompts, ""]))
+
+
+@pytest.fixture(scope="module")
+def denoiser(words):
+    keras.utils.set_random_seed(0)
+    model = train_diffusion.Denoiser(replace(TEXT, vocab_size=len(words)), UNET)
+    model(
+        {
+            "x": keras.KerasTensor((None, 16, 16, 4)),
+            "t": keras.KerasTensor((None,), dtype="int32"),
+            "ids": keras.KerasTensor((None, 77), dtype="int32"),
+        }
+    )
+    for weight in model.weights:  # the files hold halves
+        weight.assign(ops.convert_to_numpy(weight).astype(np.float16).astype(np.float32))
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(denoiser, words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_diffusion, "TEXT", TEXT)
+        train_diffusion.write_text_encoder(folder, denoiser.text_encoder, words)
+    write_part(folder, "unet", UNET, [denoiser.unet], "float16")
+    return StableDiffusion.load(folder)
+
+
+def test_what_is_written_predicts_what_was_trained(exported, denoiser, words, prompts):
+    latent = np.random.default_rng(0).standard_normal((2, 16, 16, 4)).astype(np.float32)
+    t = np.array([10, 700], np.int32)
+    made = exported.predict_noise(latent, t, exported.encode_text(prompts))
+    rows = np.searchsorted(words, exported.tokenize(prompts)).astype(np.int32)
+    expected = denoiser.predict_on_batch({"x": latent, "t": t, "ids": rows})
+    np.testing.assert_allclose(made, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_rows_of_words_never_seen_are_zero(exported, denoiser, words):
+    np.testing.assert_array_equal(np.flatnonzero(exported.known_tokens), words)
+    whole, compact = (
+        ops.convert_to_numpy(network.text_model.embeddings.token_embedding.embeddings)
+        for network in (exported.network("text_encoder"), denoiser.text_encoder)
+    )
+    np.testing.assert_array_equal(whole[words], compact)
+    assert list(exported.unknown_words("a cat and a zebra")) == ["and", "zebra"]
+
+
+def test_training_starts_from_no_noise_at_all(denoiser):
+    latent, t = np.ones((1, 16, 16, 4), np.float32), np.array([500], np.int32)
+    context = np.ones((1, 77, TEXT.hidden_size), np.float32)
+    trained = denoiser.unet.get_weights()
+    assert np.abs(ops.convert_to_numpy(denoiser.unet(latent, t, context))).max() > 0
+    train_diffusion.start_quiet(denoiser.unet)
+    quiet = np.abs(ops.convert_to_numpy(denoiser.unet(latent, t, context))).max()
+    denoiser.unet.set_weights(trained)
+    assert quiet == 0
+
+
+# --- the latents -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision, close", [("float32", 1e-4), ("mixed_bfloat16", 3e-2)])
+def test_centred_latents_give_the_same_pictures(precision, close, monkeypatch):
+    keras.utils.set_random_seed(1)
+    with layers.precision(precision):
+        model = train_vae.Autoencoder(VAE)
+    model(keras.KerasTensor((None, 64, 64, 3)))
+    train_vae.start_quiet(model.encoder)
+    last = model.encoder.quant_conv  # channels that differ in loudness and lie off the centre
+    kernel = ops.convert_to_numpy(last.kernel).copy()
+    kernel[..., :4] *= [1.0, 2.0, 3.0, 0.5]
+    last.kernel.assign(kernel)
+    last.bias.assign(np.array([1.0, -2.0, 0.3, 3.0, -5.0, -5.0, -5.0, -5.0]))
+
+    images = train_vae.draw_batch(np.random.default_rng(4), 32)[0]
+    monkeypatch.setattr(train_vae, "draw_batch", lambda rng, batch: (images, images))
+    before, pictures = look(model, images)
+    scale = train_vae.centre(model)
+    after, again = look(model, images)
+
+    mean, spread = after[0].mean((0, 1, 2)), after[0].std((0, 1, 2))
+    np.testing.assert_allclose(mean * scale, 0, atol=close)
+    np.testing.assert_allclose(spread * scale, 1, atol=close)
+    np.testing.assert_allclose(again, pictures, atol=close * np.abs(pictures).max())
+    gain = spread / before[0].std((0, 1, 2))  # the sampling noise is louder or quieter alike
+    np.testing.assert_allclose(after[1], before[1] * gain, rtol=5 * close)
+
+
+def look(model, images):
+    """The posterior's mean and deviation, and the pictures of the mean; float32."""
+    moments = model.encoder.predict_on_batch(images).astype(np.float32)
+    mean, deviation = (ops.convert_to_numpy(y) for y in posterior(moments))
+    return (mean, deviation), model.decoder.predict_on_batch(mean).astype(np.float32)
