@@ -1,0 +1,212 @@
+"""The shared blocks against plain NumPy, and what they promise about memory, taps and precision."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stable_diffusion_tf import layers
+from stable_diffusion_tf.layers import (
+    CHUNK_BYTES,
+    Attention,
+    GroupNorm,
+    Tap,
+    TransformerBlock,
+    chunk_size,
+    precision,
+)
+
+patient = settings(deadline=None, max_examples=25)  # a busy machine is no failure
+small = st.integers(1, 5)
+shapes = st.tuples(small, small, small, small, small)  # b, h, w, groups, channels of a group
+numbers = st.integers(1, 300)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def as_numpy(tensor) -> np.ndarray:
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+
+
+def scramble(layer: keras.layers.Layer) -> None:
+    """Random weights, all of order one."""
+    for i, variable in enumerate(layer.weights):
+        variable.assign(normal(*variable.shape, seed=i) * (variable.shape[0] ** -0.5))
+
+
+# --- group norm
+
+
+def group_norm(x, groups, epsilon, gamma, beta):
+    b, h, w, c = x.shape
+    y = x.astype(np.float64).reshape(b, h * w, groups, c // groups)
+    mean, variance = y.mean((1, 3), keepdims=True), y.var((1, 3), keepdims=True)
+    return ((y - mean) / np.sqrt(variance + epsilon)).reshape(x.shape) * gamma + beta
+
+
+@patient
+@given(shapes, st.sampled_from([1e-3, 1.0, 1e3]), st.sampled_from([1e-5, 1e-6]), st.booleans())
+def test_group_norm_is_that_of_the_paper(shape, scale, epsilon, far):
+    *picture, groups, width = shape
+    x = scale * (normal(*picture, groups * width) + (10 if far else 0))
+    layer = GroupNorm(groups, epsilon)
+    layer.build(x.shape)
+    scramble(layer)
+    gamma, beta = (as_numpy(w) for w in layer.weights)
+    expected = group_norm(x, groups, epsilon, gamma, beta)
+    np.testing.assert_allclose(as_numpy(layer(x)), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_group_norm_counts_in_float32_whatever_the_policy():
+    x = as_numpy(keras.ops.cast(normal(2, 16, 16, 8) + 100, "bfloat16"))  # deviation: two steps
+    with precision("bfloat16"):
+        layer = GroupNorm(4, 1e-5)
+    made = layer(keras.ops.cast(x, "bfloat16"))
+    assert keras.backend.standardize_dtype(made.dtype) == "bfloat16"
+    np.testing.assert_allclose(as_numpy(made), group_norm(x, 4, 1e-5, 1, 0), rtol=2**-8, atol=1e-3)
+
+
+def test_group_norm_names_itself_where_the_groups_do_not_fit():
+    with pytest.raises(ValueError, match=r"norm1: 10 channels make no 4 groups"):
+        GroupNorm(4, 1e-5, name="norm1")(normal(1, 2, 2, 10))
+
+
+# --- attention
+
+
+def attention(layer, x, context, offset):
+    """The paper's formula, one head after another."""
+    q, k, v = (
+        y @ as_numpy(dense.kernel)
+        for y, dense in ((x, layer.to_q), (context, layer.to_k), (context, layer.to_v))
+    )
+    heads = []
+    for part in np.split(np.arange(q.shape[-1]), layer.count):
+        logits = q[..., part] @ k[..., part].swapaxes(1, 2) / np.sqrt(len(part)) + offset
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        heads.append(weights / weights.sum(-1, keepdims=True) @ v[..., part])
+    return np.concatenate(heads, -1) @ as_numpy(layer.to_out.kernel) + as_numpy(layer.to_out.bias)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 7, 24, 1000], ids="chunks of {} queries".format)
+def test_attention_is_that_of_the_paper_in_chunks_of_any_size(monkeypatch, rows, watched):
+    x, context = normal(2, 24, 12), normal(2, 5, 10, seed=1)
+    layer = Attention(12, heads=3)
+    whole = as_numpy(layer(x, context))
+    scramble(layer)
+    layer.probs.watched = watched
+    monkeypatch.setattr(layers, "CHUNK_BYTES", rows * 4 * 2 * 3 * 5)
+    made = as_numpy(layer(x, context))
+    assert made.shape == whole.shape
+    np.testing.assert_allclose(made, attention(layer, x, context, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_offset_masks():
+    """As in the text encoder: no token sees a later one."""
+    x = normal(2, 6, 12)
+    layer = Attention(12, heads=3)
+    later = np.triu(np.full((6, 6), -np.inf, np.float32), k=1)
+    layer(x, offset=later)
+    scramble(layer)
+    np.testing.assert_allclose(
+        as_numpy(layer(x, offset=later)), attention(layer, x, x, later), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_width_that_makes_no_heads_is_refused():
+    with pytest.raises(ValueError, match="a width of 10 makes no 4 heads"):
+        Attention(10, heads=4)
+
+
+@given(numbers, numbers, st.integers(1, 8), st.integers(1, 4), st.integers(1, 2**20))
+def test_chunks_divide_the_queries_and_fit(n, m, heads, batch, limit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "CHUNK_BYTES", limit)
+        chunk = chunk_size((batch, n, heads, 40), (batch, m, heads, 40))
+    row = 4 * batch * heads * m
+    assert n % chunk == 0
+    assert chunk * row <= limit or chunk == 1
+    larger = [d for d in range(chunk + 1, n + 1) if n % d == 0]
+    assert all(d * row > limit for d in larger)
+
+
+def test_the_largest_maps_of_sd_come_in_chunks():
+    """4096 cells attending to themselves in 8 heads would be 512 MiB at once."""
+    q = (1, 4096, 8, 40)
+    assert chunk_size(q, q) == 512
+    assert CHUNK_BYTES == 512 * 4096 * 8 * 4
+    assert chunk_size(q, (1, 77, 8, 40)) == 4096
+    assert chunk_size((None, 4096, 8, 40), q) == 512
+
+
+# --- taps
+
+
+def operations(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> int:
+    """How many operations a call is compiled to, those in loops included."""
+    import tensorflow as tf
+
+    function = tf.function(lambda *inputs: layer(*inputs), autograph=False)
+    traced = function.get_concrete_function(*(tf.TensorSpec(s, tf.float32) for s in shapes))
+    graph = traced.graph.as_graph_def()
+    return len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="counts TensorFlow's operations"
+)
+@pytest.mark.parametrize("limit", [CHUNK_BYTES, 2**10], ids=["whole", "in chunks"])
+def test_a_tap_leaves_nothing_in_the_graph(monkeypatch, limit):
+    monkeypatch.setattr(layers, "CHUNK_BYTES", limit)
+    block, inputs = TransformerBlock(8, heads=2), ((2, 16, 8), (2, 7, 8))
+    block(*(normal(*shape) for shape in inputs))
+    with_taps = operations(block, *inputs)
+    passed = []
+    monkeypatch.setattr(Tap, "__call__", lambda self, x: passed.append(self.name) or x)
+    assert operations(block, *inputs) == with_taps
+    assert {"probs", "heads", "gate", "after_attn1", "after_attn2"} <= set(passed)
+
+
+def test_a_tap_has_its_address_and_no_weights():
+    block = TransformerBlock(8, heads=2, name="block")
+    block(normal(1, 4, 8), normal(1, 7, 8))
+    assert block.attn2.probs.path == "block/attn2/probs"
+    assert not block.attn2.probs.weights
+
+
+# --- precision
+
+
+@pytest.mark.parametrize("policy", ["float32", "bfloat16", "mixed_bfloat16"])
+def test_layers_made_inside_follow_the_policy(policy):
+    before = keras.config.dtype_policy()
+    with precision(policy):
+        layer = Attention(8, heads=2)
+    assert keras.config.dtype_policy() == before
+    layer(normal(1, 4, 8))
+    weights, computes = {
+        "float32": ("float32", "float32"),
+        "bfloat16": ("bfloat16", "bfloat16"),
+        "mixed_bfloat16": ("float32", "bfloat16"),
+    }[policy]
+    assert {str(w.dtype) for w in layer.weights} == {weights}
+    assert {part.compute_dtype for part in (layer, layer.to_q, layer.to_out)} == {computes}
+
+
+def test_the_policy_comes_back_after_an_error():
+    before = keras.config.dtype_policy()
+    with pytest.raises(KeyError), precision("bfloat16"):
+        assert keras.config.dtype_policy().name == "bfloat16"
+        raise KeyError
+    assert keras.config.dtype_policy() == before
+
+
+def test_an_unknown_policy_changes_nothing():
+    before = keras.config.dtype_policy()
+    with pytest.raises(ValueError, match="bfloat17"), precision("bfloat17"):
+        pass
+    assert keras.config.dtype_policy() == before
