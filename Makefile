@@ -29,6 +29,7 @@ bench: .venv/.oracle ## measure speed, side by side with diffusers (installs wha
 
 phantom: .venv/.runtime ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train_vae
+	$(PY) -m phantom.train_decoder
 	$(PY) -m phantom.train_diffusion
 	$(PY) -m phantom.evaluate
 

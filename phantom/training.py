@@ -74,7 +74,7 @@ def train(
         beta_2=0.99,
         global_clipnorm=1.0,
         use_ema=True,
-        ema_momentum=0.998,
+        ema_momentum=0.995,
     )
     model.compile(optimizer=optimizer, jit_compile=False, **losses)
     optimizer.build(model.trainable_variables)
