@@ -12,7 +12,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.runtime ## draw a picture from words, then take a picture through the encoder and back
-	$(PY) experiments/text2image.py "a cat left of an apple"
+	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background"
 	$(PY) experiments/test_image_encoder.py
 
 test: .venv/.test ## the tests: no network, no download, no GPU

@@ -27,7 +27,9 @@ SHOWN = 8  # pictures on the film strip
 
 
 def main(
-    prompt: Annotated[str, tyro.conf.Positional] = "a cat left of an apple",
+    prompt: Annotated[
+        str, tyro.conf.Positional
+    ] = "a rabbit left of a strawberry on a purple background",
     /,
     negative: str = "",
     steps: int = 25,

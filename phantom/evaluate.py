@@ -49,7 +49,7 @@ def main(
     weights: str = "phantom",
     prompts: int = 300,
     steps: int = 25,
-    guidance: float = 7.5,
+    guidance: float = 4.0,
     seed: int = 0,
     batch: int = 25,
     out: Path = Path("outputs"),

@@ -1,5 +1,6 @@
 """Arrays → matplotlib Figures. Nothing here shows or saves."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,12 +19,14 @@ def as_shown(images: np.ndarray) -> np.ndarray:
 def film_strip(images: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     """Pictures (n, H, W, 3) in [-1, 1] side by side, a label under each."""
     n = len(images)
-    figure = Figure(figsize=(1.5 * n, 2.3), layout="constrained")
+    width = max(1.5 * n, 5.0)  # inches; a line of the title holds about eleven letters in each
+    lines = textwrap.wrap(title, int(11 * width), max_lines=3, placeholder=" …")
+    figure = Figure(figsize=(width, 2.1 + 0.2 * len(lines)), layout="constrained")
     row = figure.subplots(1, n, squeeze=False)[0]
     for axes, image, label in zip(row, images, labels, strict=True):
         picture(axes, as_shown(image))
         axes.set_xlabel(label, fontsize=9)
-    figure.suptitle(title, fontsize=11, wrap=True)
+    figure.suptitle("\n".join(lines), fontsize=11)
     return figure
 
 
