@@ -23,13 +23,12 @@ from xray import film, plots, script
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion, Step
 
+EXAMPLE = "a rabbit left of a strawberry on a purple background"
 SHOWN = 8  # pictures on the film strip
 
 
 def main(
-    prompt: Annotated[
-        str, tyro.conf.Positional
-    ] = "a rabbit left of a strawberry on a purple background",
+    prompt: Annotated[str, tyro.conf.Positional] = EXAMPLE,
     /,
     negative: str = "",
     steps: int = 25,
