@@ -166,6 +166,17 @@ def test_the_rows_of_words_never_seen_are_zero(exported, denoiser, words):
     assert list(exported.unknown_words("a cat and a zebra")) == ["and", "zebra"]
 
 
+def test_what_was_written_can_be_trained_on(exported, denoiser, words, monkeypatch):
+    monkeypatch.setattr(train_diffusion, "TEXT", TEXT)
+    trained = denoiser.get_weights()
+    denoiser.set_weights([0 * w for w in trained])
+    train_diffusion.read_parts(exported.folder, denoiser, words)
+    taken_over = denoiser.get_weights()
+    denoiser.set_weights(trained)
+    for mine, theirs in zip(trained, taken_over, strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-6)  # they were float16
+
+
 def test_training_starts_from_no_noise_at_all(denoiser):
     latent, t = np.ones((1, 16, 16, 4), np.float32), np.array([500], np.int32)
     context = np.ones((1, 77, TEXT.hidden_size), np.float32)
