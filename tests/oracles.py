@@ -85,8 +85,10 @@ ANATOMIES = {
 
 # --- weights and inputs that are drawn ----------------------------------------------------------
 
-LOUD = re.compile(r"(to_[qkv]|[qkv]_proj|proj|fc1|linear_\d|conv_out|(post_)?quant_conv)\.\w+$")
 FAINT = 0.03
+LOUD = re.compile(  # what no norm sees; the names of layers, whole
+    r"(^|\.)(to_[qkv]|[qkv]_proj|proj|fc1|linear_\d|conv_out|(post_)?quant_conv)\.\w+$"
+)
 
 Names = dict[str, dict[str, list[int]]]  # part → name → shape
 
