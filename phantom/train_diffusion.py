@@ -23,10 +23,9 @@ from stable_diffusion_tf.checkpoint.folder import (
     FILES,
     open_part,
     read_json,
-    write_json,
-    write_part,
 )
 from stable_diffusion_tf.checkpoint.strict import load
+from stable_diffusion_tf.checkpoint.write import write_json, write_part
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
 from stable_diffusion_tf.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ from keras import ops
 from phantom.training import PHANTOM, train
 from phantom.world import draw_scene, for_evaluation, render, scenes
 from stable_diffusion_tf import layers
-from stable_diffusion_tf.checkpoint.folder import write_part
+from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.config import VAEConfig
 from stable_diffusion_tf.vae import VAEDecoder, VAEEncoder, posterior
 

@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 from phantom.train_diffusion import TEXT as PHANTOM_TEXT
 from phantom.train_diffusion import UNET as PHANTOM_UNET
 from phantom.train_vae import CONFIG as PHANTOM_VAE
-from stable_diffusion_tf.checkpoint.folder import FILES, write_json
+from stable_diffusion_tf.checkpoint.folder import FILES
+from stable_diffusion_tf.checkpoint.write import write_json
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, to_dict
 
 CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"

@@ -10,7 +10,7 @@ from keras import ops
 from phantom import train_diffusion, train_vae, training
 from phantom.training import Steps, Trapezoid
 from stable_diffusion_tf import StableDiffusion, layers
-from stable_diffusion_tf.checkpoint.folder import write_part
+from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.tokenizer import Tokenizer
 from stable_diffusion_tf.vae import posterior
 

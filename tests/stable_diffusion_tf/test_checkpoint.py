@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from stable_diffusion_tf import UsageError
-from stable_diffusion_tf.checkpoint import folder as folder_module
+from stable_diffusion_tf.checkpoint import write as write_module
 from stable_diffusion_tf.checkpoint.folder import (
     EXTRAS,
     FILES,
     open_part,
     read_json,
-    write_json,
-    write_part,
 )
 from stable_diffusion_tf.checkpoint.names import (
     address,
@@ -32,6 +30,7 @@ from stable_diffusion_tf.checkpoint.names import (
     variables,
 )
 from stable_diffusion_tf.checkpoint.strict import load
+from stable_diffusion_tf.checkpoint.write import write_json, write_part
 from stable_diffusion_tf.clip import CLIPText, build_clip
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict, to_dict
 from stable_diffusion_tf.unet import build_unet
@@ -179,7 +178,7 @@ def test_a_write_that_fails_leaves_the_old_file(saved, tmp_path, monkeypatch):
         Path(path).write_bytes(before[: len(before) // 2])
         raise OSError("no space left")
 
-    monkeypatch.setattr(folder_module, "save_file", half)
+    monkeypatch.setattr(write_module, "save_file", half)
     with pytest.raises(OSError, match="no space left"):
         write_part(tmp_path, "text_encoder", TEXT, [network], "float16")
     assert place.read_bytes() == before
