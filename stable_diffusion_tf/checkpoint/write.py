@@ -1,41 +1,175 @@
-"""Networks → a diffusers folder."""
+"""Networks, or a checkpoint of any format → a diffusers folder that diffusers itself loads."""
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from safetensors.numpy import save_file
 
 from ..config import to_dict
-from .folder import FILES
-from .names import to_diffusers, variables
+from ..errors import UsageError
+from ..tokenizer import SPECIALS, read_vocabulary
+from .folder import EXTRAS, FILES
+from .names import diffusers_shape, to_diffusers, variables
+from .tensors import Source
+
+DTYPES = {"float32": "F32", "float16": "F16"}  # NumPy's name → safetensors'
+SCHEDULER = {  # the schedule of scheduler.py, as diffusers wants it told
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+INDEX = {  # model_index.json: which class of which library reads a subfolder
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+TOKENIZER = {
+    "tokenizer_class": "CLIPTokenizer",
+    "model_max_length": 77,
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
+
+
+class Networks:
+    """The weights of live networks as a source, widened to float32."""
+
+    def __init__(self, networks: Sequence[keras.Model]):
+        self.place = "memory"
+        self.found = {k: v for network in networks for k, v in variables(network).items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {key: diffusers_shape(variable) for key, variable in self.found.items()}
+
+    def get(self, key: str) -> np.ndarray:
+        variable = self.found[key]
+        value = keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
+        return to_diffusers(value, variable)
+
+
+def write_model(
+    folder: Path,
+    parts: Mapping[str, tuple[Any, Source]],
+    scheduler: Mapping[str, Any],
+    dtype: str,
+) -> None:
+    """A whole checkpoint, parts: 'text_encoder', 'unet' and 'vae' → config, weights. scheduler:
+    diffusers' config of it; {} takes the DDIM of SD 1.x. Raises UsageError."""
+    scheduler = dict(scheduler) or SCHEDULER
+    with telling(folder):
+        for part, (config, source) in parts.items():
+            write_source(folder, part, config, source, dtype)
+        write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+        write_tokenizer(folder / "tokenizer")
+        write_json(
+            folder / "model_index.json",
+            INDEX | {"scheduler": ["diffusers", scheduler["_class_name"]]},
+        )
 
 
 def write_part(
-    folder: Path, part: str, config: Any, networks: Sequence[keras.Model], dtype: str, **more: Any
+    folder: Path, part: str, config: Any, networks: Sequence[keras.Model], dtype: str
 ) -> None:
-    """A part's weights and config, each file whole or not there at all."""
+    """A part's weights and config from live networks, each file whole or not there at all."""
+    write_source(folder, part, config, Networks(networks), dtype)
+
+
+def write_source(folder: Path, part: str, config: Any, source: Source, dtype: str) -> None:
+    """A part's weights and config from where they lie. Raises UsageError."""
+    if dtype not in DTYPES:
+        raise UsageError(f"{dtype!r} cannot be written; choose {' or '.join(DTYPES)}")
     place = folder / part
     place.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        key: np.ascontiguousarray(to_diffusers(value_of(variable), variable).astype(dtype))
-        for network in networks
-        for key, variable in variables(network).items()
-    }
-    fresh = place / f"{FILES[part]}.part"
-    save_file(tensors, fresh, metadata={"format": "pt"})
-    os.replace(fresh, place / FILES[part])
-    write_json(place / "config.json", more | to_dict(config))
+    with whole_file(place / FILES[part]) as fresh:
+        write_tensors(fresh, source, dtype)
+    write_json(place / "config.json", told_besides(part, config) | to_dict(config))
 
 
-def value_of(variable: keras.Variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
+def told_besides(part: str, config: Any) -> dict[str, Any]:
+    """What diffusers or transformers want told that our configs take for granted."""
+    levels = len(getattr(config, "block_out_channels", ()))
+    return {
+        "text_encoder": {
+            "architectures": ["CLIPTextModel"],
+            "model_type": "clip_text_model",
+            "hidden_act": "quick_gelu",
+        },
+        "unet": {"_class_name": "UNet2DConditionModel"},
+        "vae": {
+            "_class_name": "AutoencoderKL",
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+        },
+    }[part]
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_tensors(path: Path, source: Source, dtype: str) -> None:
+    """A safetensors file, tensor after tensor: the library's own writer wants all of them in
+    memory. The format: huggingface.co/docs/safetensors."""
+    shapes = {k: v for k, v in source.shapes().items() if k not in EXTRAS["text_encoder"]}
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
+        header[key] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
+    told = json.dumps(header).encode()
+    told += b" " * (-len(told) % 8)  # the numbers begin at a multiple of 8
+    with open(path, "wb") as file:
+        file.write(len(told).to_bytes(8, "little") + told)
+        for key in shapes:
+            file.write(np.ascontiguousarray(source.get(key), dtype).data)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """The vocabulary in transformers' files."""
+    vocabulary = read_vocabulary()
+    merges = sorted(vocabulary.ranks, key=vocabulary.ranks.get)
+    write_json(folder / "vocab.json", vocabulary.ids | SPECIALS)
+    write_json(folder / "tokenizer_config.json", TOKENIZER)
+    with whole_file(folder / "merges.txt") as fresh:
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with whole_file(path) as fresh:
+        fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write to that becomes `path` once all is written; a failure leaves what was."""
+    fresh = path.with_name(f"{path.name}.part")
+    try:
+        yield fresh
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def telling(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk will not take it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {folder}: {error.strerror}; free it or name another folder"
+        ) from None

@@ -1,0 +1,65 @@
+"""A checkpoint by its name or place, its format told by its content."""
+
+from importlib import import_module
+from pathlib import Path
+
+from ..errors import UsageError
+from .catalog import find, read_catalog
+from .folder import DiffusersFolder
+from .single import SingleFile
+from .tensors import Checkpoint
+
+SHIPPED = Path(__file__).resolve().parents[2] / "weights"
+DIFFUSERS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json")
+QUARTETS = (".seed_h5", ".keras_cv_h5")  # folders of four h5 files; imported when there are some
+WEIGHTS = ("*.safetensors", "*.ckpt", "*.bin")
+
+
+def locate(name: str | Path) -> Path:
+    """Where the model of that name or path lies: shipped, on disk, or downloaded.
+
+    Raises UsageError, which tells what to type.
+    """
+    shipped = {path.parents[1].name: path.parents[1] for path in SHIPPED.glob("*/unet/config.json")}
+    places = [shipped.get(str(name)), Path(name), find(str(name))]
+    found = next((place for place in places if place and place.exists()), None)
+    if found:
+        return found
+    if str(name) in read_catalog():
+        raise UsageError(f"{name} is not on this machine; type: python weights/download.py {name}")
+    raise UsageError(
+        f"no weights at {name}: it is no folder, no file, not shipped as {', '.join(shipped)} is, "
+        f"and not in the catalogue; type: python weights/download.py"
+    )
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`: a diffusers folder, a folder of four h5 files, or a single file.
+
+    Raises UsageError, which says what was found in its place and what to do.
+    """
+    if path.is_dir():
+        return open_folder(path)
+    if not path.exists():
+        raise UsageError(f"there is nothing at {path}; name a folder or a file with weights")
+    if path.name in ("model_index.json", "config.json"):
+        raise UsageError(f"{path} is a part of a folder; name the folder that holds unet/ and vae/")
+    return SingleFile(path)
+
+
+def open_folder(path: Path) -> Checkpoint:
+    if any((path / name).is_file() for name in DIFFUSERS):
+        return DiffusersFolder(path)
+    if any(path.glob("*.h5")):
+        for name in QUARTETS:
+            module = import_module(name, __package__)
+            if module.recognises(path):
+                return module.open_quartet(path)
+        raise UsageError(
+            f"{path} holds no four h5 files that belong together; the seed's are text_encoder.h5, "
+            f"diffusion_model.h5, decoder.h5 and vae_encoder.h5"
+        )
+    files = sorted(file.name for pattern in WEIGHTS for file in path.glob(pattern))
+    if files:
+        raise UsageError(f"{path} is no diffusers folder; name the file in it: {path / files[0]}")
+    raise UsageError(f"{path} holds no checkpoint: no unet/config.json, no weights")

@@ -1,0 +1,87 @@
+"""What the machine is said to have, held against files as the kernel writes them."""
+
+import ctypes
+import sys
+
+import pytest
+
+from stable_diffusion_tf import machine
+from stable_diffusion_tf.machine import Memory
+
+MEMINFO = "MemTotal:       16000000 kB\nMemFree:          200000 kB\nMemAvailable:    9000000 kB\n"
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [
+        (None, Memory(16_384_000_000, 9_216_000_000)),
+        ("max\n", Memory(16_384_000_000, 9_216_000_000)),
+        ("12000000000\n", Memory(12_000_000_000, 9_216_000_000)),
+        ("4000000000\n", Memory(4_000_000_000, 4_000_000_000)),
+        ("99000000000\n", Memory(16_384_000_000, 9_216_000_000)),
+    ],
+)
+def test_linux_tells_what_is_available_within_a_limit(limit, expected, tmp_path):
+    table, bound = tmp_path / "meminfo", tmp_path / "memory.max"
+    table.write_text(MEMINFO)
+    if limit:
+        bound.write_text(limit)
+    assert machine.linux_memory(table, bound) == expected
+
+
+def test_this_machine_has_memory():
+    found = machine.memory()
+    assert found.total is None or 10**8 < found.total < 10**14
+    assert found.available is None or 0 < found.available <= found.total
+
+
+def test_macos_tells_the_total_only(monkeypatch):
+    answers = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}
+    monkeypatch.setattr(machine.os, "sysconf", answers.__getitem__, raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert machine.memory() == Memory(16_384_000, None)
+
+
+def test_windows_is_asked_with_a_structure_of_its_size(monkeypatch):
+    def fill(status):
+        status = ctypes.cast(status, ctypes.POINTER(machine.MemoryStatus)).contents
+        assert status.length == 64  # sizeof(MEMORYSTATUSEX)
+        field = ctypes.cast(ctypes.byref(status), ctypes.POINTER(ctypes.c_uint64))
+        field[1], field[2] = 8_000, 3_000  # ullTotalPhys, ullAvailPhys
+        return 1
+
+    class Kernel:
+        GlobalMemoryStatusEx = staticmethod(fill)
+
+    class Dlls:
+        kernel32 = Kernel
+
+    monkeypatch.setattr(ctypes, "windll", Dlls, raising=False)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert machine.memory() == Memory(8_000, 3_000)
+
+
+def test_another_system_tells_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "plan9")
+    assert machine.memory() == Memory(None, None)
+
+
+@pytest.mark.parametrize(
+    "flags, fast",
+    [
+        ("fpu avx512f avx512_bf16", True),
+        ("fpu amx_bf16 amx_tile", True),
+        ("fpu avx512f avx512_bf16x", False),
+        ("fpu avx2", False),
+    ],
+)
+def test_bfloat16_is_fast_where_the_cpu_says_so(flags, fast, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"model name\t: a CPU\nflags\t\t: {flags}\nbugs\t\t: avx512_bf16\n")
+    assert machine.has_fast_bfloat16(cpuinfo) is fast
+
+
+def test_bfloat16_is_not_fast_where_nothing_is_known(tmp_path):
+    assert machine.has_fast_bfloat16(tmp_path / "none") is False
+    (tmp_path / "arm").write_text("processor : 0\nFeatures : fp asimd\n")
+    assert machine.has_fast_bfloat16(tmp_path / "arm") is False
