@@ -67,7 +67,7 @@ def main(
     """
     sd = script.load_model(weights)
     look_at_numbers(sd, prompts, steps, guidance, seed, batch)
-    folder = script.make_folder(out, "evaluate", sd.folder.name)
+    folder = script.make_folder(out, "evaluate", sd.checkpoint.place.name)
 
     real = draw_scenes(seed, REAL)
     images = np.stack([render(scene) for scene in real])
@@ -87,7 +87,7 @@ def main(
     rows += rate_pictures(told, findings)
 
     settings = {
-        "weights": sd.folder.name,
+        "weights": sd.checkpoint.place.name,
         "prompts": prompts,
         "steps": steps,
         "guidance": guidance,
@@ -102,7 +102,7 @@ def main(
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (folder / "report.json").write_text(text, encoding="utf-8")
-    title = f"{sd.folder.name}, {steps} steps, guidance {guidance:g}, seed {seed}"
+    title = f"{sd.checkpoint.place.name}, {steps} steps, guidance {guidance:g}, seed {seed}"
     draw_sheet(told, pictures, verdicts, title).savefig(folder / "sheet.png", dpi=150)
     print("\n".join(table(rows)))
     print(f"report  {folder / 'report.json'}")

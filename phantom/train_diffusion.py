@@ -25,7 +25,7 @@ from stable_diffusion_tf.checkpoint.folder import (
     read_json,
 )
 from stable_diffusion_tf.checkpoint.strict import load
-from stable_diffusion_tf.checkpoint.write import write_json, write_part
+from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
 from stable_diffusion_tf.tokenizer import Tokenizer
@@ -45,15 +45,6 @@ UNET = UNetConfig(
     cross_attention_dim=128,
     norm_num_groups=16,
 )
-SCHEDULER = {  # what diffusers wants to be told of the schedule in scheduler.py
-    "_class_name": "DDIMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
 BATCH = 32
 EMPTY_CAPTIONS = 0.1
 SNR_CEILING = 5.0
@@ -154,9 +145,7 @@ def write_text_encoder(folder: Path, network: CLIPText, words: np.ndarray) -> No
             rows[words] = value
             value = rows
         new.assign(value)
-    more = {"model_type": "clip_text_model", "hidden_act": "quick_gelu"}
-    architecture = ["CLIPTextModel"]
-    write_part(folder, "text_encoder", TEXT, [whole], "float16", architectures=architecture, **more)
+    write_part(folder, "text_encoder", TEXT, [whole], "float16")
 
 
 def main(
@@ -206,7 +195,7 @@ def main(
         loss="mse",
     )
     write_text_encoder(out, model.text_encoder, data.words)
-    write_part(out, "unet", UNET, [model.unet], "float16", _class_name="UNet2DConditionModel")
+    write_part(out, "unet", UNET, [model.unet], "float16")
     write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
     print(f"saved {out / 'text_encoder'}, {out / 'unet'} and {out / 'scheduler'}")
 

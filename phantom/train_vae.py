@@ -23,10 +23,6 @@ from stable_diffusion_tf.vae import VAEDecoder, VAEEncoder, posterior
 CONFIG = VAEConfig(
     sample_size=64, block_out_channels=(32, 48, 64), layers_per_block=1, norm_num_groups=16
 )
-BLOCKS = {
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-}  # what diffusers wants to be told
 KL_WEIGHT = 3e-5
 
 
@@ -89,7 +85,7 @@ def main(
 def write_vae(folder: Path, model: Autoencoder, config: VAEConfig) -> None:
     """Save both halves as the part `vae`, and say how good they are."""
     networks = (model.encoder, model.decoder)
-    write_part(folder, "vae", config, networks, "float16", _class_name="AutoencoderKL", **BLOCKS)
+    write_part(folder, "vae", config, networks, "float16")
     print(f"saved {folder / 'vae'}; round trip {psnr_of(model):.2f} dB on held-out scenes")
 
 

@@ -26,7 +26,11 @@ class CLIPTextConfig:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The denoiser. `attention_head_dim` is, by an old slip, the number of heads."""
+    """The denoiser. `attention_head_dim` is, by an old slip, the number of heads.
+
+    `time_cond_proj_dim`: the width of the guidance embedding that a latent consistency model (LCM)
+    takes beside the timestep; None in all others.
+    """
 
     sample_size: int = 64
     in_channels: int = 4
@@ -39,6 +43,7 @@ class UNetConfig:
     attention_head_dim: int = 8
     cross_attention_dim: int = 768
     norm_num_groups: int = 32
+    time_cond_proj_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,24 @@ class VAEConfig:
         return 2 ** (len(self.block_out_channels) - 1)
 
 
+@dataclass(frozen=True)
+class TAESDConfig:
+    """The tiny autoencoder: how many blocks each level of the encoder and the decoder has."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    encoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
+    decoder_block_out_channels: tuple[int, ...] = (64, 64, 64, 64)
+    num_encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    num_decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of one latent cell."""
+        return 2 ** (len(self.num_decoder_blocks) - 1)
+
+
 BUILT_IN = {  # settings that may leave no trace in the weights, and what they are in SD 1.x
     CLIPTextConfig: {"hidden_act": "quick_gelu"},
     UNetConfig: {
@@ -75,6 +98,13 @@ BUILT_IN = {  # settings that may leave no trace in the weights, and what they a
         "use_linear_projection": False,
     },
     VAEConfig: {"act_fn": "silu", "shift_factor": None},
+    TAESDConfig: {
+        "act_fn": "relu",
+        "scaling_factor": 1.0,
+        "shift_factor": 0.0,
+        "upsample_fn": "nearest",
+        "upsampling_scaling_factor": 2,
+    },
 }
 
 

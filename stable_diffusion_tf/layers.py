@@ -13,12 +13,24 @@ from keras import ops
 CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
 
 
+class StoredAsFloat16(keras.DTypePolicy):
+    """Weights kept in float16, half the memory, and widened as they are used: all arithmetic is
+    in float32."""
+
+    def __init__(self):
+        super().__init__("float32")
+
+    @property
+    def variable_dtype(self) -> str:
+        return "float16"
+
+
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Layers made inside compute and store as the Keras dtype policy says: 'float32',
-    'bfloat16' (both in bfloat16) or 'mixed_bfloat16' (weights kept in float32)."""
+    """Layers made inside compute and store as said: 'float32', 'bfloat16' (both in bfloat16),
+    'float16-storage' or any Keras dtype policy ('mixed_bfloat16' keeps weights in float32)."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy(StoredAsFloat16() if policy == "float16-storage" else policy)
     try:
         yield
     finally:
@@ -187,39 +199,40 @@ class Attention(Block):
         self, x, context=None, offset=None
     ):  # (b, n, c), (b, m, c'), (n, m) added to the logits
         context = x if context is None else context
-        q, k, v = (self.split(y) for y in (self.to_q(x), self.to_k(context), self.to_v(context)))
-        y = self.heads(self.attend_by_chunks(q, k, v, offset))  # (b, n, heads, d)
+        q, k, v = self.split(self.to_q(x)), self.split(self.to_k(context)), self.to_v(context)
+        q = q * q.shape[-1] ** -0.5  # before the product, which is many times larger
+        y = self.attend_by_chunks(q, k, self.split(v), offset)  # (b, heads, n, d)
+        y = self.heads(ops.swapaxes(y, 1, 2))  # (b, n, heads, d)
         return self.to_out(ops.reshape(y, (-1, *x.shape[1:2], self.count * y.shape[-1])))
 
-    def split(self, x):
-        return ops.reshape(x, (-1, x.shape[1], self.count, x.shape[-1] // self.count))
+    def split(self, x):  # (b, n, c)
+        x = ops.reshape(x, (-1, x.shape[1], self.count, x.shape[-1] // self.count))
+        return ops.swapaxes(x, 1, 2)  # (b, heads, n, d)
 
-    def attend(self, q, k, v, offset=None):
-        logits = ops.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
-        logits = ops.cast(logits, "float32")
-        logits = logits if offset is None else logits + ops.cast(offset, "float32")
-        probs = self.probs(ops.cast(ops.softmax(logits), self.compute_dtype))
-        return ops.einsum("bhqk,bkhd->bqhd", probs, v)
+    def attend(self, q, k, v, offset=None):  # each (b, heads, n or m, d)
+        logits = ops.einsum("bhqd,bhkd->bhqk", q, k)
+        logits = logits if offset is None else logits + ops.cast(offset, logits.dtype)
+        return ops.einsum("bhqk,bhkd->bhqd", self.probs(ops.softmax(logits)), v)
 
     def attend_by_chunks(self, q, k, v, offset):
         chunk = chunk_size(q.shape, k.shape)
-        n = q.shape[1]
+        n = q.shape[2]
         if offset is not None or chunk >= n:
             return self.attend(q, k, v, offset)
         if self.probs.watched:
-            parts = [self.attend(q[:, i : i + chunk], k, v) for i in range(0, n, chunk)]
-            return ops.concatenate(parts, axis=1)
-        parts = ops.reshape(q, (-1, n // chunk, chunk, *q.shape[2:]))
-        parts = ops.map(lambda part: self.attend(part, k, v), ops.moveaxis(parts, 1, 0))
-        return ops.reshape(ops.moveaxis(parts, 0, 1), (-1, *q.shape[1:]))
+            parts = [self.attend(q[:, :, i : i + chunk], k, v) for i in range(0, n, chunk)]
+            return ops.concatenate(parts, axis=2)
+        parts = ops.reshape(q, (-1, self.count, n // chunk, chunk, q.shape[-1]))
+        parts = ops.map(lambda part: self.attend(part, k, v), ops.moveaxis(parts, 2, 0))
+        return ops.reshape(ops.moveaxis(parts, 0, 2), (-1, *q.shape[1:]))
 
 
 def chunk_size(q: tuple, k: tuple) -> int:
     """The largest divisor of the number of queries whose logits fit in CHUNK_BYTES.
 
-    q: (b, n, heads, d), k: (b, m, heads, d); a batch not known yet counts as one.
+    q: (b, heads, n, d), k: (b, heads, m, d); a batch not known yet counts as one.
     """
-    n, row = q[1], 4 * (q[0] or 1) * q[2] * k[1]  # bytes of one query's logits
+    n, row = q[2], 4 * (q[0] or 1) * q[1] * k[2]  # bytes of one query's logits
     fit = max(1, CHUNK_BYTES // row)
     return max(d for d in range(1, n + 1) if n % d == 0 and (d <= fit or d == 1))
 

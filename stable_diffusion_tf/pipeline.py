@@ -2,29 +2,42 @@
 
 import difflib
 import gc
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from . import scheduler
-from .checkpoint.folder import EXTRAS, open_part, read_json
-from .checkpoint.strict import load
+from .checkpoint.folder import EXTRAS
+from .checkpoint.keras_cv_h5 import from_live
+from .checkpoint.open import locate, open_checkpoint
+from .checkpoint.strict import check_memory, load_new
+from .checkpoint.tensors import Checkpoint, Source
+from .checkpoint.textual_inversion import check_rows, new_word, read_embedding, with_words
+from .checkpoint.write import Networks, write_model
 from .clip import build_clip
 from .compiled import ArrayFunction, compiled
 from .config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
 from .errors import UsageError
 from .images import to_model, to_uint8
 from .layers import precision
+from .lcm import guidance_embedding, lcm_timesteps
+from .machine import memory, return_free_memory, return_memory_at_once
+from .preview import Preview
+from .sampling import Sampler, Step, ddim_sampler, lcm_sampler, walk
+from .tiles import decode_bytes, in_tiles
 from .tokenizer import Tokenizer
 from .unet import build_unet
 from .vae import build_decoder, build_encoder, posterior
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+PRECISIONS = {"float32": 4, "bfloat16": 2, "float16-storage": 2}  # bytes of a weight
+SMALLEST_TILE = 16  # latent cells
+LARGE = 100e6  # bytes; parts that take more are given back when they are done
 NETWORKS = {  # part → its folder, its config, how it is built
     "text_encoder": ("text_encoder", CLIPTextConfig, build_clip),
     "unet": ("unet", UNetConfig, build_unet),
@@ -33,73 +46,74 @@ NETWORKS = {  # part → its folder, its config, how it is built
 }
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the loop: from x at timestep t to x_prev; all arrays (b, h, w, 4)."""
-
-    index: int
-    t: int
-    x: np.ndarray
-    eps_uncond: np.ndarray
-    eps_cond: np.ndarray
-    eps: np.ndarray
-    x0: np.ndarray
-    x_prev: np.ndarray
-
-
 def progress_bar(steps: Sequence[int]) -> Iterable[int]:
     """A bar on the terminal, nothing where the output is not one."""
     return tqdm(steps, desc="denoising", unit="step", disable=None, leave=False)
 
 
 class StableDiffusion:
-    """A latent diffusion model in a diffusers folder.
+    """A latent diffusion model, of whatever format its checkpoint is.
 
     Images are (b, H, W, 3), latents (b, h, w, 4), NumPy arrays, channels last. Randomness
     enters as a seed or a `numpy.random.Generator`, so every backend draws the same noise.
+
+    precision: 'float32'; 'bfloat16', half the memory, and quicker where the CPU computes in it;
+    'float16-storage', half the memory and the arithmetic of float32.
     """
 
-    def __init__(self, folder: Path, dtype: str = "float32"):
-        self.folder, self.dtype = Path(folder), dtype
+    def __init__(self, checkpoint: Checkpoint, precision: str = "float32"):
+        if precision not in PRECISIONS:
+            raise UsageError(f"no precision {precision!r}; choose {', '.join(PRECISIONS)}")
+        self.checkpoint, self.precision = checkpoint, precision
         self.alphas = scheduler.alphas_cumprod()
         self.networks: dict[str, keras.Model] = {}
         self.functions: dict[str, ArrayFunction] = {}
+        self.tiny: Preview | None = None
+        self.learned: dict[str, np.ndarray] = {}  # word → its vectors, (n, width)
 
     @classmethod
-    def load(cls, name: str | Path, dtype: str = "float32") -> "StableDiffusion":
-        """A shipped checkpoint by name ('phantom') or a diffusers folder by its path."""
-        here = WEIGHTS / name if (WEIGHTS / name).is_dir() else Path(name)
-        if not any((here / part / "config.json").is_file() for part in ("unet", "vae")):
-            shipped = ", ".join(sorted(p.name for p in WEIGHTS.glob("*/") if p.is_dir()))
-            raise UsageError(
-                f"no weights at {name}: it is neither a diffusers folder (with unet/config.json) "
-                f"nor one of the shipped: {shipped or 'none'}"
-            )
-        return cls(here, dtype)
+    def load(cls, name: str | Path, precision: str = "float32") -> "StableDiffusion":
+        """A model by its name, 'phantom' or one of the catalogue that has been downloaded, or by
+        the path of its folder or file in any format. Raises UsageError where there is none."""
+        return cls(open_checkpoint(locate(name)), precision)
+
+    @classmethod
+    def from_keras_cv(cls, model: Any, precision: str = "float32") -> "StableDiffusion":
+        """The weights of a live `keras_cv.models.StableDiffusion`; its networks stay as they are.
+        Raises UsageError where it is another model."""
+        return cls(from_live(model), precision)
 
     # --- parts ---------------------------------------------------------------------------------
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer()
+        return Tokenizer([(word, len(rows)) for word, rows in self.learned.items()])
+
+    @cached_property
+    def text_config(self) -> CLIPTextConfig:
+        return from_dict(CLIPTextConfig, self.checkpoint.config("text_encoder"))
 
     @cached_property
     def unet_config(self) -> UNetConfig:
-        return from_dict(UNetConfig, read_json(self.folder / "unet" / "config.json"))
+        return from_dict(UNetConfig, self.checkpoint.config("unet"))
 
     @cached_property
     def vae_config(self) -> VAEConfig:
-        return from_dict(VAEConfig, read_json(self.folder / "vae" / "config.json"))
+        return from_dict(VAEConfig, self.checkpoint.config("vae"))
 
     def network(self, part: str) -> keras.Model:
         """'text_encoder', 'unet', 'encoder' or 'decoder', read from disk when first asked for."""
         if part not in self.networks:
             place, config, build = NETWORKS[part]
-            found = from_dict(config, read_json(self.folder / place / "config.json"))
-            with precision(self.dtype):
-                network = build(found)
-            load(network, open_part(self.folder, place), ignore=EXTRAS[part])
-            self.networks[part] = network
+            found = from_dict(config, self.checkpoint.config(place))
+            source = self.checkpoint.source(place)
+            if part == "text_encoder" and self.learned:
+                found, source = with_words(found, source, np.concatenate([*self.learned.values()]))
+            if check_memory(source, PRECISIONS[self.precision]) > LARGE:
+                return_memory_at_once()
+            with precision(self.precision):
+                made = load_new(lambda: build(found), source, ignore=EXTRAS[part])
+            self.networks[part] = made
         return self.networks[part]
 
     def function(self, part: str) -> ArrayFunction:
@@ -114,6 +128,40 @@ class StableDiffusion:
             self.functions.pop(part, None)
             self.networks.pop(part, None)
         gc.collect()
+        return_free_memory()
+
+    def finish(self, *parts: str) -> None:
+        """Release those of the parts that are large: to load them again takes seconds, but to
+        keep them may be more than the machine has."""
+        size = PRECISIONS[self.precision]
+        loaded = {
+            part: self.networks[part].count_params() * size
+            for part in parts
+            if part in self.networks
+        }
+        self.release(*(part for part, taken in loaded.items() if taken > LARGE))
+
+    def save(self, folder: str | Path, dtype: str = "float32") -> None:
+        """Write the model as a diffusers folder, in 'float32' or 'float16'.
+
+        Networks that are in memory are written as they are there, in their precision; all else
+        is copied from the checkpoint. Words learned by `add_word` keep to their own files. Raises
+        UsageError where the disk will not take it.
+        """
+        parts = {
+            "text_encoder": (self.text_config, self.source("text_encoder")),
+            "unet": (self.unet_config, self.source("unet")),
+            "vae": (self.vae_config, self.source("vae")),
+        }
+        write_model(Path(folder), parts, self.checkpoint.config("scheduler"), dtype)
+
+    def source(self, part: str) -> Source:
+        """The weights of a part: of its networks if all are in memory, else of the checkpoint."""
+        names = [name for name, (place, *_) in NETWORKS.items() if place == part]
+        grown = part == "text_encoder" and self.learned
+        if grown or not all(name in self.networks for name in names):
+            return self.checkpoint.source(part)
+        return Networks([self.networks[name] for name in names])
 
     @property
     def backend(self) -> str:
@@ -159,6 +207,22 @@ class StableDiffusion:
             if not all(known[ids[p - 1]] for p in places if p <= len(ids))
         }
 
+    def add_word(self, path: str | Path, word: str | None = None) -> str:
+        """Learn a word by textual inversion (Gal et al., arXiv 2208.01618): prompts may hold it.
+
+        path: a .safetensors, .bin or .pt file of diffusers or a web UI, or a folder of diffusers.
+        word: what to call it; None keeps the name that it was saved under. Returns the word as
+        prompts are to hold it, such as '<toy>'. Raises UsageError; nothing has changed then.
+        """
+        saved, rows = read_embedding(Path(path))
+        word = new_word(saved if word is None else word, self.tokenizer, path)
+        check_rows(rows, self.text_config, path)
+        self.learned[word] = rows
+        self.release("text_encoder")
+        for stale in ("tokenizer", "known_tokens"):
+            self.__dict__.pop(stale, None)
+        return word
+
     # --- images --------------------------------------------------------------------------------
 
     def encode_posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,10 +243,41 @@ class StableDiffusion:
             mean = mean + deviation * rng.standard_normal(mean.shape, dtype=np.float32)
         return mean * np.float32(self.vae_config.scaling_factor)
 
-    def decode_latent(self, latent: np.ndarray) -> np.ndarray:
-        """Scaled latents → images, (b, H, W, 3) float32 in [-1, 1]."""
+    def decode_latent(self, latent: np.ndarray, tile: int | None = None) -> np.ndarray:
+        """Scaled latents → images, (b, H, W, 3) float32 in [-1, 1].
+
+        tile: decode squares of so many latent cells a side, overlapping, and blend them; None does
+        so only where memory is too short for the whole.
+        """
         latent = np.asarray(latent, np.float32) / np.float32(self.vae_config.scaling_factor)
-        return np.clip(self.function("decoder")(latent), -1.0, 1.0)
+        tile = self.tile_that_fits(latent.shape) if tile is None else tile
+        decode = in_tiles(self.function("decoder"), tile, self.vae_config.factor)
+        return np.clip(decode(latent), -1.0, 1.0)
+
+    def tile_that_fits(self, shape: tuple[int, ...]) -> int:
+        """The largest tile, in latent cells, halved as often as memory is too short."""
+        tile, available = max(shape[1:3]), memory().available or math.inf
+        while tile > SMALLEST_TILE and decode_bytes(self.vae_config, shape[0], tile) > available:
+            tile //= 2
+        return tile
+
+    def load_preview(self, folder: str | Path) -> None:
+        """Read TAESD from its folder, so that `preview` shows a latent at a hundredth of the cost
+        of `decode_latent`. Raises UsageError."""
+        self.tiny = Preview(folder)
+
+    def preview(self, latent: np.ndarray) -> np.ndarray:
+        """Scaled latents → images by TAESD, (b, H, W, 3) float32 in [-1, 1]."""
+        return self.loaded_preview().decode_latent(latent)
+
+    def encode_preview(self, images: np.ndarray) -> np.ndarray:
+        """Images, uint8 or float in [-1, 1] → scaled latents by TAESD, (b, h, w, 4)."""
+        return self.loaded_preview().encode_image(images)
+
+    def loaded_preview(self) -> Preview:
+        if self.tiny is None:
+            raise UsageError("no TAESD for previews yet; call load_preview with its folder")
+        return self.tiny
 
     # --- denoising -----------------------------------------------------------------------------
 
@@ -206,11 +301,18 @@ class StableDiffusion:
         return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
     def predict_noise(
-        self, latent: np.ndarray, t: int | np.ndarray, context: np.ndarray
+        self,
+        latent: np.ndarray,
+        t: int | np.ndarray,
+        context: np.ndarray,
+        guidance: float = 1.0,
     ) -> np.ndarray:
-        """The UNet: ε(x_t, t, context), (b, h, w, 4). t: one timestep, or one for each latent."""
+        """The UNet: ε(x_t, t, context), (b, h, w, 4). t: one timestep, or one for each latent.
+        guidance: what a latent consistency model is told, 1 being none; others never hear of it."""
         times = np.broadcast_to(np.asarray(t, np.int32), latent.shape[:1])
-        return self.function("unet")(np.asarray(latent, np.float32), times, context)
+        width = self.unet_config.time_cond_proj_dim
+        told = [guidance_embedding(guidance, width).repeat(len(latent), axis=0)] if width else []
+        return self.function("unet")(np.asarray(latent, np.float32), times, context, *told)
 
     def denoise(
         self,
@@ -227,7 +329,8 @@ class StableDiffusion:
         """DDIM with classifier-free guidance, ε = ε_uncond + guidance·(ε_cond − ε_uncond).
 
         Song et al., arXiv 2010.02502, eq. 12 (η = 0 is deterministic, η = 1 as noisy as DDPM);
-        Ho & Salimans, arXiv 2207.12598.
+        Ho & Salimans, arXiv 2207.12598. A latent consistency model (Luo et al., arXiv 2310.04378)
+        has its own steps, 4 do, and hears the guidance itself: it uses neither uncond nor eta.
 
         context: (b, 77, width); uncond: the same, or (1, 77, width). latent: x at the timestep
         of step `start`, (b, h, w, 4); None draws noise from the seed.
@@ -236,35 +339,29 @@ class StableDiffusion:
             raise UsageError(f"a guidance of {guidance} is no number; try 7.5")
         if not 0 <= eta <= 1:
             raise UsageError(f"an eta of {eta} is not from 0 (DDIM) to 1 (as noisy as DDPM)")
-        times = scheduler.timesteps(steps, len(self.alphas))
+        x = self.draw_noise(seed, len(context)) if latent is None else latent
+        rng = np.random.default_rng([seed, 1])  # apart from the stream of the first noise
+        sampler = self.sampler(context, uncond, steps, guidance, eta, rng)
         if not 0 <= start < steps:
             raise UsageError(f"start {start} is outside of 0 … {steps - 1}")
-        x = self.draw_noise(seed, len(context)) if latent is None else latent
-        both = np.concatenate([np.broadcast_to(uncond, context.shape), context])
-        rng = np.random.default_rng([seed, 1])  # apart from the stream of the first noise
-        return self.walk(x, both, times, guidance, eta, rng, progress(range(start, steps)))
+        return walk(sampler, x, progress(range(start, steps)))
 
-    def walk(
+    def sampler(
         self,
-        x: np.ndarray,
-        both: np.ndarray,
-        times: np.ndarray,
+        context: np.ndarray,
+        uncond: np.ndarray,
+        steps: int,
         guidance: float,
         eta: float,
         rng: np.random.Generator,
-        indices: Iterable[int],
-    ) -> Iterator[Step]:
-        """The loop of `denoise`, whose arguments have been looked at. both: (2b, 77, width), the
-        unconditional contexts, then the conditional ones."""
-        for index in indices:
-            t = int(times[index])
-            eps_uncond, eps_cond = np.split(self.predict_noise(np.concatenate([x, x]), t, both), 2)
-            eps = eps_uncond + np.float32(guidance) * (eps_cond - eps_uncond)
-            noise = rng.standard_normal(x.shape, dtype=np.float32) if eta else None
-            before = scheduler.previous(t, len(times), len(self.alphas))
-            x_prev, x0 = scheduler.ddim_step(x, eps, t, before, self.alphas, eta, noise)
-            yield Step(index, t, x, eps_uncond, eps_cond, eps, x0, x_prev)
-            x = x_prev
+    ) -> Sampler:
+        """What takes one step of a run of so many: DDIM, or what the UNet was distilled for."""
+        alphas, predict = self.alphas, self.predict_noise
+        if self.unet_config.time_cond_proj_dim:
+            times = lcm_timesteps(steps, len(alphas))
+            return lcm_sampler(predict, context, times, alphas, guidance, rng)
+        times = scheduler.timesteps(steps, len(alphas))
+        return ddim_sampler(predict, context, uncond, times, alphas, guidance, eta, rng)
 
     def generate(
         self,
@@ -280,9 +377,11 @@ class StableDiffusion:
         """Prompts → pictures, (b, H, W, 3) uint8."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         context = self.encode_text([*prompts, negative])
+        self.finish("text_encoder")
         latent = self.draw_noise(seed, len(prompts), height, width)
         for step in self.denoise(
             context[:-1], context[-1:], steps, guidance, eta, seed, latent=latent
         ):
             latent = step.x_prev
+        self.finish("unet")
         return to_uint8(self.decode_latent(latent))

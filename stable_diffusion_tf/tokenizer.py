@@ -11,6 +11,7 @@ import heapq
 import html
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,10 +43,21 @@ class Vocabulary(NamedTuple):
 
 
 class Tokenizer:
-    """OpenAI CLIP's tokenizer: `Tokenizer()(["a cat"])` → (1, 77) int32."""
+    """OpenAI CLIP's tokenizer: `Tokenizer()(["a cat"])` → (1, 77) int32.
 
-    def __init__(self) -> None:
+    `added`: words beyond the vocabulary and how many tokens each takes, as `[("<toy>", 2)]`; their
+    ids go on from 49408 in that order. Such a word is told wherever it stands in the cleaned text,
+    but not where a letter (or a digit) at its end goes on with another.
+    """
+
+    def __init__(self, added: Sequence[tuple[str, int]] = ()) -> None:
         self.vocabulary = read_vocabulary()
+        ends = [*accumulate((count for _, count in added), initial=EOS + 1)]
+        self.size = ends[-1]
+        self.added = {
+            word: range(*both) for (word, _), both in zip(added, pairwise(ends), strict=True)
+        }
+        self.placeholder = _any_of(self.added)
 
     def __call__(self, texts: Sequence[str] | str, length: int = LENGTH) -> np.ndarray:
         """Texts → (b, length) int32: BOS, at most length - 2 tokens, EOS to the end.
@@ -63,19 +75,21 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """A text's token ids, as many as it takes, without BOS and EOS."""
-        return [token for word in WORD.findall(clean(text)) for token in _word_ids(word)]
+        return [token for _, tokens in self._split(text) for token in tokens]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Token ids (n,) → the cleaned words with one space between them; BOS and EOS dropped."""
-        spelled = b"".join(self._bytes(token) for token in _checked_ids(ids) if token < BOS)
+        tokens = (token for token in self._checked_ids(ids) if token not in (BOS, EOS))
+        spelled = b"".join(self._bytes(token) for token in tokens)
         return spelled.decode("utf-8", errors="replace").strip()
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Token ids (n,) → the text of each.
 
-        A letter outside ASCII can be split between two tokens: each then shows U+FFFD.
+        A letter outside ASCII can be split between two tokens: each then shows U+FFFD. Of an added
+        word the first token shows the word, the others nothing.
         """
-        spelled = (self._bytes(token) for token in _checked_ids(ids))
+        spelled = (self._bytes(token) for token in self._checked_ids(ids))
         return [piece.decode("utf-8", errors="replace").rstrip(" ") for piece in spelled]
 
     def words(self, text: str, length: int = LENGTH) -> list[tuple[str, list[int]]]:
@@ -85,23 +99,56 @@ class Tokenizer:
         before the cut keeps the positions it has; one beyond the cut is not listed.
         """
         room = _room(length)
-        placed = ((match[0], [p for p in places if p <= room]) for match, places in _walk(text))
+        placed = (
+            (match[0], [p for p in places if p <= room]) for match, places in self._walk(text)
+        )
         return [(word, positions) for word, positions in placed if positions]
 
     def cut(self, text: str, length: int = LENGTH) -> str:
         """The end of the cleaned text, from the first word that does not wholly fit; '' if none."""
         room = _room(length)
-        for match, places in _walk(text):
+        for match, places in self._walk(text):
             if places[-1] > room:
                 return match.string[match.start() :]
         return ""
 
+    def _split(self, text: str) -> Iterator[tuple[regex.Match, Sequence[int]]]:
+        """The words of the cleaned text with their tokens; added words are told first."""
+        text, start = clean(text), 0
+        for match in self.placeholder.finditer(text):
+            yield from _plain_words(text, start, match.start())
+            yield match, self.added[match[0]]
+            start = match.end()
+        yield from _plain_words(text, start, len(text))
+
+    def _walk(self, text: str) -> Iterator[tuple[regex.Match, range]]:
+        """Each word of the cleaned text, and the positions of its tokens, however far they run."""
+        first = 1
+        for match, tokens in self._split(text):
+            stop = first + len(tokens)
+            yield match, range(first, stop)
+            first = stop
+
     def _bytes(self, token: int) -> bytes:
         """A token's UTF-8 bytes, with a space where it ends a word."""
+        if token > EOS:
+            begun = (word for word, tokens in self.added.items() if token == tokens[0])
+            return b"".join(f"{word} ".encode() for word in begun)
         piece = self.vocabulary.pieces[token]
         stem = piece.removesuffix(END_OF_WORD)
         space = b" " if stem != piece else b""
         return bytes(_letter_bytes()[letter] for letter in stem) + space
+
+    def _checked_ids(self, ids: Iterable[int]) -> list[int]:
+        array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise TypeError(f"token ids must be a row of integers, not {array.dtype} {array.shape}")
+        outside = array[(array < 0) | (array >= self.size)]
+        if outside.size:
+            raise ValueError(
+                f"token id {outside[0]} is outside the vocabulary, 0 to {self.size - 1}"
+            )
+        return array.tolist()
 
 
 def clean(text: str) -> str:
@@ -166,6 +213,10 @@ def merge(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
+def _plain_words(text: str, start: int, stop: int) -> Iterator[tuple[regex.Match, Sequence[int]]]:
+    return ((match, _word_ids(match[0])) for match in WORD.finditer(text, start, stop))
+
+
 @lru_cache(maxsize=2**14)
 def _word_ids(word: str) -> tuple[int, ...]:
     if word in SPECIALS:
@@ -175,13 +226,20 @@ def _word_ids(word: str) -> tuple[int, ...]:
     return tuple(vocabulary.ids[piece] for piece in merge(spelled, vocabulary.ranks))
 
 
-def _walk(text: str) -> Iterator[tuple[regex.Match, range]]:
-    """Each word of the cleaned text, and the positions of its tokens, however far they run."""
-    first = 1
-    for match in WORD.finditer(clean(text)):
-        stop = first + len(_word_ids(match[0]))
-        yield match, range(first, stop)
-        first = stop
+def _any_of(words: Iterable[str]) -> regex.Pattern:
+    """Matches each of the words, the longest first; without any, nothing."""
+
+    def whole(word: str) -> str:
+        first, last = (_kind(letter) for letter in (word[0], word[-1]))
+        return f"(?<!{first}){regex.escape(word)}(?!{last})"
+
+    return regex.compile("|".join(map(whole, sorted(words, key=len, reverse=True))) or r"(?!)")
+
+
+def _kind(letter: str) -> str:
+    """What would make a longer word of it: letters of a letter, digits of a digit."""
+    kinds = (kind for kind in (r"\p{L}", r"\p{N}") if regex.match(kind, letter))
+    return next(kinds, r"(?!)")
 
 
 @lru_cache(maxsize=1)
@@ -210,16 +268,6 @@ def _checked_texts(texts: Sequence[str] | str) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"prompt {i} must be a str, not {type(text).__name__}: {text!r:.60}")
     return list(texts)
-
-
-def _checked_ids(ids: Iterable[int]) -> list[int]:
-    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise TypeError(f"token ids must be a row of integers, not {array.dtype} {array.shape}")
-    outside = array[(array < 0) | (array > EOS)]
-    if outside.size:
-        raise ValueError(f"token id {outside[0]} is outside the vocabulary, 0 to {EOS}")
-    return array.tolist()
 
 
 def _room(length: int) -> int:

@@ -40,14 +40,25 @@ def timestep_embedding(t, width: int):
 
 
 class TimeEmbedding(Block):
-    """Linear, SiLU, linear."""
+    """Linear, SiLU, linear; an LCM first adds a projection of its guidance embedding.
+
+    Luo et al., arXiv 2310.04378, section 4.2; Meng et al., arXiv 2210.03142.
+    """
 
     def __init__(self, width: int, **options):
         super().__init__(**options)
         self.linear_1 = keras.layers.Dense(width, name="linear_1")
         self.linear_2 = keras.layers.Dense(width, name="linear_2")
 
-    def call(self, x):
+    def build(self, x_shape, guidance_shape=None):
+        if guidance_shape is not None:
+            self.cond_proj = keras.layers.Dense(
+                x_shape[-1], use_bias=False, name="cond_proj", dtype=self.dtype_policy
+            )
+
+    def call(self, x, guidance=None):  # (b, width), (b, guidance width)
+        if guidance is not None:
+            x = x + self.cond_proj(guidance)
         return self.linear_2(ops.silu(self.linear_1(x)))
 
 
@@ -128,7 +139,10 @@ class UpBlock(Cells):
 
 
 class UNet(Network):
-    """(latent (b, h, w, 4), t (b,), context (b, 77, width)) → noise (b, h, w, 4)."""
+    """(latent (b, h, w, 4), t (b,), context (b, 77, width)) → noise (b, h, w, 4).
+
+    An LCM takes a fourth input: its guidance embedding, (b, `time_cond_proj_dim`).
+    """
 
     def __init__(self, config: UNetConfig, name: str = "unet"):
         super().__init__(name=name)
@@ -145,9 +159,9 @@ class UNet(Network):
         self.conv_norm_out = GroupNorm(config.norm_num_groups, EPSILON, name="conv_norm_out")
         self.conv_out = conv(config.out_channels, 3, "conv_out")
 
-    def call(self, latent, t, context):
+    def call(self, latent, t, context, guidance=None):
         time = self.time_proj(timestep_embedding(t, self.config.block_out_channels[0]))
-        time = self.time_embedding(time)  # (b, 4·width)
+        time = self.time_embedding(time, guidance)  # (b, 4·width)
         x = self.conv_in(latent)
         skips = [x]
         for block in self.down_blocks:
@@ -163,10 +177,11 @@ class UNet(Network):
 
 
 def build_unet(config: UNetConfig) -> UNet:
-    side = 2 ** len(config.block_out_channels)
+    side, guided = 2 ** len(config.block_out_channels), config.time_cond_proj_dim
     return build(
         UNet(config),
         keras.KerasTensor((1, side, side, config.in_channels)),
         keras.KerasTensor((1,), dtype="int32"),
         keras.KerasTensor((1, 77, config.cross_attention_dim)),
+        *([keras.KerasTensor((1, guided))] if guided else []),
     )

@@ -5,11 +5,13 @@ weights without torch. torch, diffusers and transformers are imported only where
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 from zlib import crc32
 
 import numpy as np
@@ -20,7 +22,7 @@ from phantom.train_diffusion import UNET as PHANTOM_UNET
 from phantom.train_vae import CONFIG as PHANTOM_VAE
 from stable_diffusion_tf.checkpoint.folder import FILES
 from stable_diffusion_tf.checkpoint.write import write_json
-from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, to_dict
+from stable_diffusion_tf.config import CLIPTextConfig, TAESDConfig, UNetConfig, VAEConfig, to_dict
 
 CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 
@@ -83,12 +85,33 @@ ANATOMIES = {
         (12, 20),
     ),
 }
+LCM = Anatomy(  # its UNet takes a fourth input, so it is not one of those above
+    CLIPTextConfig(49408, 16, 32, num_hidden_layers=2, num_attention_heads=2),
+    UNetConfig(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=(CROSS_DOWN, "DownBlock2D"),
+        up_block_types=("UpBlock2D", CROSS_UP),
+        sample_size=8,
+        attention_head_dim=4,
+        cross_attention_dim=16,
+        time_cond_proj_dim=24,
+    ),
+    VAEConfig(block_out_channels=(32, 32), layers_per_block=1),
+    (8, 12),
+)
+TAESD = TAESDConfig(
+    encoder_block_out_channels=(8, 8, 8),
+    decoder_block_out_channels=(12, 12, 12),
+    num_encoder_blocks=(1, 2, 1),
+    num_decoder_blocks=(2, 1, 1),
+)
 
 # --- weights and inputs that are drawn ----------------------------------------------------------
 
 FAINT = 0.03
 LOUD = re.compile(  # what no norm sees; the names of layers, whole
-    r"(^|\.)(to_[qkv]|[qkv]_proj|proj|fc1|linear_\d|conv_out|(post_)?quant_conv)\.\w+$"
+    r"(^|\.)(to_[qkv]|[qkv]_proj|cond_proj|proj|fc1|linear_\d|conv_out|(post_)?quant_conv)\.\w+$"
 )
 
 Names = dict[str, dict[str, list[int]]]  # part → name → shape
@@ -108,6 +131,11 @@ def draw(name: str, shape: Sequence[int]) -> np.ndarray:
     inputs = 1 if kind == "bias" or "embedding" in parent else np.prod(shape[1:])
     gain = (1.0 if LOUD.search(name) else FAINT) * (0.3 if kind == "bias" else 1.0)
     return (gain * inputs**-0.5 * value).astype(np.float32)
+
+
+def draw_loud(name: str, shape: Sequence[int]) -> np.ndarray:
+    """The same for a network without norms, where nothing need be faint."""
+    return draw(name, shape) / np.float32(FAINT)
 
 
 def write(folder: Path, anatomy: Anatomy, names: Names) -> None:
@@ -183,7 +211,13 @@ def vae(config: VAEConfig) -> Any:
     )
 
 
-def filled(model: Any, prefix: str = "") -> Any:
+def taesd(config: TAESDConfig) -> Any:
+    import diffusers
+
+    return diffusers.AutoencoderTiny(**to_dict(config))
+
+
+def filled(model: Any, prefix: str = "", draw: Callable = draw) -> Any:
     """The torch module in evaluation, every tensor drawn by the prefix and its name."""
     import torch
 
@@ -242,6 +276,22 @@ def noise_of(model: Any, latent: np.ndarray, t: np.ndarray, context: np.ndarray)
     return to_numpy(model(to_torch(latent, model), torch.from_numpy(t), context).sample)
 
 
+def guided_noise_of(
+    model: Any, latent: np.ndarray, t: np.ndarray, context: np.ndarray, guidance: np.ndarray
+) -> np.ndarray:
+    """What an LCM answers; guidance: its embedding, (b, width)."""
+    import torch
+
+    context, guidance = (torch.from_numpy(a).to(model.dtype) for a in (context, guidance))
+    x, t = to_torch(latent, model), torch.from_numpy(t)
+    return to_numpy(model(x, t, context, timestep_cond=guidance).sample)
+
+
+def latents_of(model: Any, images: np.ndarray) -> np.ndarray:
+    """TAESD's encoder."""
+    return to_numpy(model.encode(to_torch(images, model)).latents)
+
+
 def moments_of(model: Any, images: np.ndarray) -> np.ndarray:
     return to_numpy(model.encode(to_torch(images, model)).latent_dist.parameters)
 
@@ -262,7 +312,7 @@ def to_numpy(tensor: Any) -> np.ndarray:
     return np.ascontiguousarray(tensor.numpy().transpose(0, 2, 3, 1))
 
 
-# --- the oracle's loop -------------------------------------------------------------------------
+# --- the oracles' loops ------------------------------------------------------------------------
 
 
 def ddim() -> Any:
@@ -277,3 +327,41 @@ def ddim() -> Any:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+def lcm() -> Any:
+    """diffusers' LCM scheduler as LCM_Dreamshaper_v7 sets it."""
+    import diffusers
+
+    return diffusers.LCMScheduler(beta_start=0.00085, beta_end=0.012, original_inference_steps=50)
+
+
+@contextmanager
+def given_noise(noise: Iterator[Any]) -> Iterator[None]:
+    """diffusers' LCM scheduler draws its noise by itself: inside it gets these tensors in turn."""
+    target = "diffusers.schedulers.scheduling_lcm.randn_tensor"
+    with mock.patch(target, lambda *_, **__: next(noise)):
+        yield
+
+
+def noise_between_steps(seed: int, shape: tuple[int, ...], model: Any) -> Iterator[Any]:
+    """What our loop draws between its steps, as tensors for the model."""
+    rng = np.random.default_rng([seed, 1])
+    while True:
+        yield to_torch(rng.standard_normal(shape, np.float32), model)
+
+
+def pipeline(models: SimpleNamespace) -> Any:
+    """StableDiffusionPipeline with DDIM as SD 1.x has it. Nothing for it comes from a network."""
+    import diffusers
+
+    made = diffusers.StableDiffusionPipeline(
+        **vars(models),
+        tokenizer=None,
+        scheduler=ddim(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
