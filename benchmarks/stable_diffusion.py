@@ -1,0 +1,193 @@
+"""How quick and how small is Stable Diffusion 1.x at 512×512, beside diffusers and keras-cv?
+
+No weights are needed: diffusers writes a full-size checkpoint of random ones (4.3 GB, in a
+temporary folder), which take as long and as much memory as any. Each stack runs in processes of
+its own, in turns, so that a noisy machine is noisy for all: from prompt to picture in a few steps.
+The table gives the median time of a UNet call, for both halves of the guidance, the first left out
+as it compiles, and the peak of resident memory over the whole run.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import tyro
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPT = "a photograph of an astronaut riding a horse"
+Report = Callable[[], None]  # called before the first UNet call and after each
+
+
+def write_weights(folder: Path) -> None:
+    """A whole checkpoint in float32, its weights as torch draws them."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from stable_diffusion_tf.checkpoint.write import INDEX, SCHEDULER, write_json, write_tokenizer
+
+    text = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
+    vae = AutoencoderKL(
+        block_out_channels=[128, 256, 512, 512],
+        layers_per_block=2,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        sample_size=512,
+    )
+    unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    DDIMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
+    write_tokenizer(folder / "tokenizer")
+    write_json(folder / "model_index.json", INDEX | {"scheduler": ["diffusers", "DDIMScheduler"]})
+
+
+def ours(folder: Path, precision: str, steps: int, report: Report) -> None:
+    from xray.script import load_model
+
+    sd = load_model(str(folder), precision)
+    context = sd.encode_text([PROMPT, ""])
+    sd.finish("text_encoder")
+    sd.network("unet")
+    report()
+    latent = sd.draw_noise(seed=0)
+    for step in sd.denoise(context[:1], context[1:], steps, latent=latent):
+        latent = step.x_prev
+        report()
+    sd.finish("unet")
+    sd.decode_latent(latent)
+
+
+def diffusers(folder: Path, precision: str, steps: int, report: Report) -> None:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    dtype = getattr(torch, precision)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def after_step(*_):
+        report()
+        return {}
+
+    report()
+    pipeline(PROMPT, num_inference_steps=steps, callback_on_step_end=after_step)
+
+
+def keras_cv(folder: Path, precision: str, steps: int, report: Report) -> None:
+    """With weights of its own, as it reads no others; it calls the UNet once for each half."""
+    import numpy as np
+
+    from stable_diffusion_tf.tokenizer import Tokenizer
+    from tests.keras_cv_models import module
+
+    sd = module("stable_diffusion").StableDiffusion(jit_compile=False)
+    sd._text_encoder = module("text_encoder").TextEncoder(77, download_weights=False)
+    sd._diffusion_model = module("diffusion_model").DiffusionModel(
+        512, 512, 77, download_weights=False
+    )
+    sd._decoder = module("decoder").Decoder(512, 512, download_weights=False)
+    asked = {"tokens": Tokenizer()([PROMPT]), "positions": np.arange(77)[None]}
+    context = sd.text_encoder.predict_on_batch(asked)
+    halves, predict = [], sd.diffusion_model.predict_on_batch
+
+    def counted(inputs):
+        halves.append(predict(inputs))
+        if len(halves) % 2 == 0:
+            report()
+        return halves[-1]
+
+    sd.diffusion_model.predict_on_batch = counted
+    report()
+    sd.generate_image(context, num_steps=steps, seed=0)
+
+
+STACKS = {"ours": ours, "diffusers": diffusers, "keras-cv": keras_cv}
+ROWS = [  # precision, stack
+    ("float32", "ours"),
+    ("float32", "diffusers"),
+    ("float32", "keras-cv"),
+    ("bfloat16", "ours"),
+    ("bfloat16", "diffusers"),
+    ("float16-storage", "ours"),
+]
+
+
+def child(stack: str, precision: str, folder: Path, steps: int) -> None:
+    """One process: print what it took as a line of JSON."""
+    import resource
+
+    started, times = time.perf_counter(), []
+    STACKS[stack](folder, precision, steps, lambda: times.append(time.perf_counter()))
+    done = time.perf_counter()
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {
+        "load": times[0] - started,
+        "call": statistics.median(b - a for a, b in pairwise(times[1:])),
+        "rest": done - times[-1],
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
+    }
+    print(json.dumps(found))
+
+
+def run_once(stack: str, precision: str, folder: Path, steps: int) -> dict[str, float]:
+    options = {"stack": stack, "precision": precision, "folder": folder, "steps": steps}
+    told = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, __file__, *told]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(folder: Path, steps: int, turns: int) -> None:
+    taken = {row: [] for row in ROWS}
+    for _ in range(turns):
+        for (precision, stack), results in taken.items():
+            results.append(run_once(stack, precision, folder, steps))
+    print(f"Stable Diffusion 1.x, 512×512, {steps} steps, guidance; median of {turns}")
+    print(f"{'':28}{'to UNet':>10}{'UNet call':>12}{'ratio':>8}{'decode':>9}{'peak':>9}")
+    for (precision, stack), results in taken.items():
+        row = {key: statistics.median(r[key] for r in results) for key in results[0]}
+        peer = taken.get((precision, "diffusers"), taken["float32", "diffusers"])
+        ratio = row["call"] / statistics.median(r["call"] for r in peer)
+        print(
+            f"{precision:17}{stack:11}{row['load']:>8.1f} s{row['call']:>10.2f} s{ratio:>8.2f}"
+            f"{row['rest']:>7.1f} s{row['peak']:>6.2f} GB"
+        )
+
+
+def main(
+    turns: int = 2,
+    steps: int = 4,
+    folder: Path | None = None,
+    stack: str | None = None,
+    precision: str = "float32",
+) -> None:
+    """Time a full-size run here, in diffusers and in keras-cv.
+
+    Args:
+        turns: processes for each row of the table, taken in turns.
+        steps: steps of a run; the first is not counted.
+        folder: a diffusers folder of SD 1.x; by default one with random weights is made.
+        stack: what a process of its own is started with.
+        precision: likewise.
+    """
+    if stack:
+        child(stack, precision, folder, steps)
+    elif folder:
+        compare(folder, steps, turns)
+    else:
+        with tempfile.TemporaryDirectory() as made:
+            write_weights(Path(made))
+            compare(Path(made), steps, turns)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
