@@ -24,8 +24,9 @@ parity: .venv/.oracle ## compare with diffusers and transformers on torch (a lar
 lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
 
-bench: .venv/.oracle ## measure speed, side by side with diffusers (installs what parity installs)
+bench: .venv/.oracle ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py
+	$(PY) benchmarks/stable_diffusion.py
 
 phantom: .venv/.runtime ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train_vae
@@ -54,12 +55,13 @@ $(PY):
 	@$(PIP) -r $<
 	@touch $@
 
-# clip-anytorch asks for torchvision, which has no CPU build beside torch 2.13. Only its tokenizer is
-# compared, which needs no torchvision: hence --no-deps. (`import clip` fails: load the file
-# clip/simple_tokenizer.py by its path.)
+# Two come with --no-deps. clip-anytorch asks for torchvision, which has no CPU build beside torch
+# 2.13; only its tokenizer is compared, which needs none (`import clip` fails: load the file
+# clip/simple_tokenizer.py by its path). keras-cv asks for tensorflow-datasets and half a gigabyte
+# with it, of which Stable Diffusion uses nothing (see tests/keras_cv_models.py).
 .venv/.oracle: requirements-oracle.txt .venv/.test
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "parity and bench need Python 3.11 to 3.13, and .venv has 3.10: remove it and choose one with make PYTHON=python3.12")'
 	@echo "installing $< into .venv (large: torch)"
 	@$(PIP) -r $<
-	@$(PIP) --no-deps clip-anytorch==2.6.0
+	@$(PIP) --no-deps clip-anytorch==2.6.0 keras-cv==0.9.0
 	@touch $@

@@ -9,7 +9,7 @@ with its cells shuffled, whose round trip must be far worse.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -32,6 +32,7 @@ def main(
     /,
     size: int = 256,
     weights: str = "phantom",
+    precision: Literal["float32", "bfloat16", "float16-storage"] = "float32",
     out: Path = Path("outputs"),
 ) -> None:
     """A photograph, or each in a folder, through the image encoder and back.
@@ -39,13 +40,16 @@ def main(
     Args:
         image: a picture or a folder of pictures; by default Grace Hopper, from matplotlib.
         size: pixels; the picture is cropped to a square and resized to it.
-        weights: a shipped checkpoint's name, or a diffusers folder.
+        weights: a model's name, or its folder or file.
+        precision: of the numbers; the latter two take half the memory.
         out: the folder to save into.
     """
     paths = find_images(image or sample())
     images = np.stack([read_image(path, size) for path in paths])
-    sd = script.load_model(weights)
+    sd = script.load_model(weights, precision)
     images = to_model(images, sd.vae_config.factor)
+    for part in ("encoder", "decoder"):
+        sd.network(part)  # what is wrong with it is said before anything is written
     folder = script.make_folder(out, "test_image_encoder", (image or sample()).stem)
     with script.saving_into(folder):
         better = [

@@ -4,13 +4,13 @@ A picture is drawn from noise in a number of steps. At each step the model says 
 once for the prompt and once for an empty (or a negative) one; the prompt's share is exaggerated by
 the guidance. The film strip shows, from left to right, what the model believed the finished
 picture to be: first the background and the rough places of things, then their shapes, last their
-details. The number printed is how far the words moved the predicted noise, on average over the
-steps; its control, the same words on both sides, must move nothing.
+details. The number printed is how far the words move the predicted noise, half way; its control,
+the same words on both sides, must move nothing.
 """
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -38,6 +38,7 @@ def main(
     height: int | None = None,
     width: int | None = None,
     weights: str = "phantom",
+    precision: Literal["float32", "bfloat16", "float16-storage"] = "float32",
     out: Path = Path("outputs"),
 ) -> None:
     """Words to picture, with the film of how it came about.
@@ -51,14 +52,17 @@ def main(
         seed: draws the noise; the same seed draws the same picture.
         height: in pixels; by default the size that the model was trained on.
         width: in pixels; likewise.
-        weights: a shipped checkpoint's name, or a diffusers folder.
+        weights: a model's name, or its folder or file.
+        precision: of the numbers; the latter two take half the memory.
         out: the folder to save into.
     """
-    sd = script.load_model(weights)
+    sd = script.load_model(weights, precision)
     tell_words(sd, prompt)
     latent = sd.draw_noise(seed, 1, height, width)
     context, uncond = np.split(sd.encode_text([prompt, negative]), 2)
+    sd.finish("text_encoder")
     run = sd.denoise(context, uncond, steps, guidance, eta, seed, latent)
+    sd.network("unet")  # what is wrong with it is said before anything is written
     folder = script.make_folder(out, "text2image", prompt)
     with script.saving_into(folder):
         film.start_film(folder, describe(sd, prompt, negative, steps, guidance, eta, seed, latent))
@@ -66,15 +70,17 @@ def main(
         for step in run:
             film.add_frame(folder, step)
             taken.append(step)
+        moved = difference(sd, taken[len(taken) // 2], uncond, context)
+        still = difference(sd, taken[len(taken) // 2], context, context)
+        sd.finish("unet")
         image = sd.decode_latent(taken[-1].x_prev)[0]
         seconds = time.perf_counter() - started
         Image.fromarray(to_uint8(image)).save(folder / "image.png")
         script.save_figure(draw_strip(sd, taken, prompt, seed), folder / "strip.png")
-    moved = np.mean([share(step.eps_cond, step.eps_uncond) for step in taken])
-    still = share(*np.split(sd.predict_noise(*twice(taken[0], context)), 2))
     print(f"{len(taken)} steps in {seconds:.1f} s, peak memory {script.peak_memory()} GB")
     print(
-        f"the words moved the predicted noise by {moved:.1%} (control, the same words: {still:.1%})"
+        f"half way the words move the predicted noise by {moved:.1%} "
+        f"(control, the same words: {still:.1%})"
     )
     print(f"picture  {folder / 'image.png'}")
     print(f"strip    {folder / 'strip.png'}")
@@ -91,13 +97,11 @@ def tell_words(sd: "StableDiffusion", prompt: str) -> None:
         print(f"the model never saw '{word}'; near it, it knows: {', '.join(near)}")
 
 
-def share(a: np.ndarray, b: np.ndarray) -> float:
-    """How far a is from b, as a share of b."""
+def difference(sd: "StableDiffusion", step: "Step", one: np.ndarray, other: np.ndarray) -> float:
+    """How far the noise that a step predicts from one context is from that of another."""
+    both = np.repeat(step.x, 2, axis=0), step.t, np.concatenate([one, other])
+    a, b = sd.predict_noise(*both)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
-def twice(step: "Step", context: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
-    return np.repeat(step.x, 2, axis=0), step.t, np.repeat(context, 2, axis=0)
 
 
 def describe(
@@ -120,8 +124,8 @@ def describe(
         "seed": seed,
         "latent_shape": list(latent.shape),
         "scheduler": "DDIM",
-        "weights": sd.folder.name,
-        "precision": sd.dtype,
+        "weights": sd.checkpoint.place.name,
+        "precision": sd.precision,
         "backend": sd.backend,
     }
 
@@ -131,7 +135,7 @@ def draw_strip(sd: "StableDiffusion", taken: list["Step"], prompt: str, seed: in
     chosen = np.unique(np.linspace(0, len(taken) - 1, min(SHOWN, len(taken))).round().astype(int))
     latents = [taken[i].x0 for i in chosen[:-1]] + [taken[-1].x_prev]
     labels = [f"step {i + 1}\nt = {taken[i].t}" for i in chosen]
-    images = sd.decode_latent(np.concatenate(latents))
+    images = [sd.decode_latent(latent)[0] for latent in latents]  # one by one: large pictures fit
     return plots.film_strip(images, labels, f"“{prompt}”, seed {seed}: what the model expects")
 
 

@@ -256,9 +256,10 @@ class StableDiffusion:
 
     def tile_that_fits(self, shape: tuple[int, ...]) -> int:
         """The largest tile, in latent cells, halved as often as memory is too short."""
-        tile, available = max(shape[1:3]), memory().available or math.inf
-        while tile > SMALLEST_TILE and decode_bytes(self.vae_config, shape[0], tile) > available:
-            tile //= 2
+        tile, available = max(shape[1:3]), memory().available
+        room = math.inf if available is None else available
+        while tile > SMALLEST_TILE and decode_bytes(self.vae_config, shape[0], tile) > room:
+            tile = max(SMALLEST_TILE, tile // 2)
         return tile
 
     def load_preview(self, folder: str | Path) -> None:

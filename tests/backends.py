@@ -42,7 +42,7 @@ def run(sd: StableDiffusion, name: str) -> np.ndarray:
 
 def answers(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Ours, on the backend of this process: the golden questions, and one of them in chunks."""
-    sd, asked = StableDiffusion(folder), oracles.inputs(ANATOMIES[name])
+    sd, asked = StableDiffusion.load(folder), oracles.inputs(ANATOMIES[name])
     made = {part: sd.function(part)(*asked[part]) for part in PARTS} | {"denoise": run(sd, name)}
     layers.CHUNK_BYTES = 2**14
     sd.functions.clear()

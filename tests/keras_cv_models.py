@@ -28,8 +28,11 @@ LAYERS = {  # module → what it builds its network of, besides Keras' own layer
 
 
 def module(name: str) -> ModuleType:
-    sys.modules.setdefault("tensorflow_datasets", ModuleType("tensorflow_datasets"))
-    return import_module(f"keras_cv.src.models.stable_diffusion.{name}")
+    sys.modules["tensorflow_datasets"] = ModuleType("tensorflow_datasets")
+    try:
+        return import_module(f"keras_cv.src.models.stable_diffusion.{name}")
+    finally:
+        del sys.modules["tensorflow_datasets"]
 
 
 def models(side: int = 128) -> SimpleNamespace:
@@ -48,11 +51,6 @@ def models(side: int = 128) -> SimpleNamespace:
         image_encoder=image_encoder,
         decoder=decoder,
     )
-
-
-def text_encoder_2() -> keras.Model:
-    """That of Stable Diffusion 2, with few words."""
-    return module("text_encoder").TextEncoderV2(77, vocab_size=50, download_weights=False)
 
 
 @contextmanager

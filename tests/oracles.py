@@ -185,6 +185,13 @@ def oracles(anatomy: Anatomy) -> SimpleNamespace:
     )
 
 
+def as_torch_draws_them(anatomy: Anatomy) -> SimpleNamespace:
+    """The three models by part, with the weights that torch's seed gives them, float32."""
+    models = text_encoder(anatomy.text_encoder), unet(anatomy.unet), vae(anatomy.vae)
+    ready = (model.eval().requires_grad_(False) for model in models)
+    return SimpleNamespace(**dict(zip(("text_encoder", "unet", "vae"), ready, strict=True)))
+
+
 def text_encoder(config: CLIPTextConfig) -> Any:
     import transformers
 

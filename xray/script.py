@@ -1,5 +1,6 @@
 """What every script shares: its command line, the model, the folder it saves into."""
 
+import importlib
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.machine import has_fast_bfloat16
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -47,13 +49,38 @@ def saving_into(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def load_model(weights: str) -> "StableDiffusion":
-    """The model by name or folder. TensorFlow keeps quiet, while it starts and when it compiles
-    a function once more for another size."""
+def load_model(weights: str, precision: str = "float32") -> "StableDiffusion":
+    """The model by name, folder or file. TensorFlow keeps quiet, while it starts and when it
+    compiles a function once more for another size. Raises UsageError."""
     with native_stderr_closed():
+        start_tensorflow()
         from stable_diffusion_tf import StableDiffusion
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    return StableDiffusion.load(weights)
+    model = StableDiffusion.load(weights, precision)
+    if precision == "bfloat16" and not has_fast_bfloat16():
+        print("bfloat16 is slow on this CPU; float16-storage takes as little memory and is quicker")
+    return model
+
+
+def start_tensorflow() -> None:
+    """Import TensorFlow, if Keras is to compute with it, without JAX: where that is installed, a
+    converter in TensorFlow that nobody here calls would import it, 0.1 GB."""
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        with hidden("jax"):
+            importlib.import_module("tensorflow")
+
+
+@contextmanager
+def hidden(module: str) -> Iterator[None]:
+    """Importing the module fails inside, unless it has been imported before."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 @contextmanager

@@ -73,7 +73,7 @@ SUBLAYERS = {  # class → its sublayers in order: where it keeps each, and diff
         ("/proj_out/conv2d", ".to_out.0"),
     ),
 }
-BIASLESS = re.compile(r"\.attn[12]\.to_[qkv]\.|_embedding\.(weight|bias)$")
+NO_BIAS = re.compile(r"(\.attn[12]\.to_[qkv]|_embedding)\.bias$")
 WIDTH_CHANGES = re.compile(  # residual blocks with a shortcut, as their width changes
     r"^(encoder\.)?down_blocks\.[12]\.resnets\.0\."
     r"|^up_blocks\."  # these take a skip connection
@@ -104,7 +104,7 @@ def exists(name: str) -> bool:
     """Whether Stable Diffusion 1.x has that tensor of a sublayer."""
     if ".conv_shortcut." in name:
         return WIDTH_CHANGES.search(name) is not None
-    return not (name.endswith(".bias") and BIASLESS.search(name))
+    return NO_BIAS.search(name) is None
 
 
 def text_encoder(depth: int) -> Iterator[Layer]:

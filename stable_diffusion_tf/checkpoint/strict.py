@@ -17,6 +17,7 @@ from .names import axes, diffusers_shape, to_keras, variables
 from .tensors import Source
 
 SHOWN = 5  # names of each kind in an error
+LESS = {4: ", or halve it with --precision float16-storage"}  # bytes of a number → a way out
 
 
 def load(network: keras.Model, source: Source, ignore: Sequence[str] = ()) -> None:
@@ -84,7 +85,7 @@ def check_memory(source: Source, size: int) -> int:
     if available is not None and needed > available:
         raise UsageError(
             f"{source.place} needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
-            f"free; close other programs, or halve it with --precision float16-storage"
+            f"free; close other programs{LESS.get(size, '')}"
         )
     return needed
 

@@ -133,7 +133,18 @@ def write_tensors(path: Path, source: Source, dtype: str) -> None:
     with open(path, "wb") as file:
         file.write(len(told).to_bytes(8, "little") + told)
         for key in shapes:
-            file.write(np.ascontiguousarray(source.get(key), dtype).data)
+            file.write(rounded(source, key, dtype).data)
+
+
+def rounded(source: Source, key: str, dtype: str) -> np.ndarray:
+    """A tensor in the dtype to write. Raises UsageError where it has numbers beyond: float16 ends
+    at 65,504."""
+    tensor = source.get(key)
+    with np.errstate(over="ignore"):
+        made = np.ascontiguousarray(tensor, dtype)
+    if np.isfinite(tensor).all() and not np.isfinite(made).all():
+        raise UsageError(f"{key} of {source.place} is too large for {dtype}; save it as float32")
+    return made
 
 
 def write_tokenizer(folder: Path) -> None:

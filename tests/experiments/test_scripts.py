@@ -1,7 +1,9 @@
 """The scripts as a person runs them: what they save, what they say, what bad input gets."""
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from experiments import test_image_encoder, text2image
+from stable_diffusion_tf.checkpoint import open as open_module
+from stable_diffusion_tf.checkpoint.open import SHIPPED
+from tests.formats import Call, Global, write_zip
 from xray import script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +92,54 @@ def test_image_encoder_takes_a_folder(tmp_path, monkeypatch, capfd):
     assert saved == ["one.png", "one.safetensors", "two.png", "two.safetensors"]
 
 
+UNET, VAE = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))
+TO_K = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+OTHERS = {  # what is given as a model → a name and a shape that tell what it is
+    "sdxl": ("conditioner.embedders.0.weight", (2, 2)),
+    "sd2": (TO_K, (32, 1024)),
+    "lora": ("lora_unet_down_blocks_0.lora_down.weight", (4, 32)),
+}
+
+
+def phantom_with(change, name: str, folder: Path) -> Path:
+    """The phantom in a folder of its own, one file of it changed, its tensors in and out."""
+    shutil.copytree(SHIPPED / "phantom", folder)
+    save_file(change(load_file(folder / name)), folder / name)
+    return folder
+
+
+def with_nan(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    first = min(name for name in tensors if name.endswith("conv_in.weight"))
+    tensors[first][0] = np.nan
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    """Weights that no model can be made of; where each name begins, its line says why."""
+    folder = tmp_path_factory.mktemp("weights")
+    cut, page, code = folder / "cut", folder / "page.safetensors", folder / "code.ckpt"
+    phantom_with(lambda tensors: tensors, UNET, cut)
+    (cut / UNET).write_bytes((cut / UNET).read_bytes()[:-1000])
+    single = folder / "short.safetensors"
+    single.write_bytes((SHIPPED / "phantom" / UNET).read_bytes()[:-1000])
+    page.write_text("<!DOCTYPE html><html>Access denied</html>")
+    write_zip(code, {"state_dict": Call(Global("os.system"), ("echo caught",))})
+    for name, (tensor, shape) in OTHERS.items():
+        save_file({tensor: np.zeros(shape, np.float32)}, folder / f"{name}.safetensors")
+    return {
+        "cut": cut,
+        "short": single,
+        "web": page,
+        "code": code,
+        "nan": phantom_with(with_nan, UNET, folder / "nan"),
+        "nan_vae": phantom_with(with_nan, VAE, folder / "nan_vae"),
+        **{name: folder / f"{name}.safetensors" for name in OTHERS},
+    }
+
+
 @pytest.fixture
-def bad(tmp_path) -> dict[str, Path]:
+def bad(tmp_path, weights) -> dict[str, Path]:
     """Things that are not what they are taken for."""
     half = tmp_path / "half.jpg"
     half.write_bytes(PHOTO.read_bytes()[:20000])
@@ -96,7 +147,8 @@ def bad(tmp_path) -> dict[str, Path]:
     page.write_text("<html>not found</html>")
     empty = tmp_path / "empty"
     empty.mkdir()
-    return {"half": half, "page": page, "empty": empty, "file": page, "none": tmp_path / "none"}
+    own = {"half": half, "page": page, "empty": empty, "file": page, "none": tmp_path / "none"}
+    return own | weights
 
 
 @pytest.mark.parametrize(
@@ -110,8 +162,20 @@ def bad(tmp_path) -> dict[str, Path]:
         (text2image.main, ["a cat", "--eta", "2"], "eta"),
         (text2image.main, ["a cat", "--seed", "-1"], "seed"),
         (text2image.main, ["a cat", "--weights", "{none}"], "no weights at"),
-        (text2image.main, ["a cat", "--weights", "{empty}"], "no weights at"),
+        (text2image.main, ["a cat", "--weights", "{empty}"], "holds no checkpoint"),
+        (text2image.main, ["a cat", "--weights", "{cut}"], "is no whole safetensors file"),
+        (text2image.main, ["a cat", "--weights", "{short}"], "is no whole safetensors file"),
+        (text2image.main, ["a cat", "--weights", "{web}"], "is a web page, not weights"),
+        (text2image.main, ["a cat", "--weights", "{code}"], "os.system"),
+        (text2image.main, ["a cat", "--weights", "{sdxl}"], "is Stable Diffusion XL"),
+        (text2image.main, ["a cat", "--weights", "{sd2}"], "is Stable Diffusion 2"),
+        (text2image.main, ["a cat", "--weights", "{lora}"], "is a LoRA"),
+        (text2image.main, ["a cat", "--weights", "{nan}"], "1 not finite: conv_in.weight"),
+        (text2image.main, ["a cat", "--weights", "sd-v9-9"], "not in the catalogue"),
+        (text2image.main, ["a cat", "--weights", "sd-v1-5"], "weights/download.py sd-v1-5"),
         (text2image.main, ["a cat", "--out", "{file}"], "cannot write into"),
+        (test_image_encoder.main, ["--weights", "{nan_vae}"], "not finite: decoder.conv_in.weight"),
+        (test_image_encoder.main, ["--weights", "{web}"], "is a web page, not weights"),
         (test_image_encoder.main, ["{half}"], "cannot read"),
         (test_image_encoder.main, ["{page}"], "cannot read"),
         (test_image_encoder.main, ["{none}"], "there is no"),
@@ -123,12 +187,108 @@ def bad(tmp_path) -> dict[str, Path]:
 )
 def test_bad_input_is_one_line_and_status_2(main, words, told, bad, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(bad["empty"])
+    monkeypatch.setattr(open_module, "find", lambda name: None)  # whatever was downloaded before
     with pytest.raises(SystemExit) as stop:
         call(main, *(w.format(**bad) for w in words), monkeypatch=monkeypatch)
     said, complained = capfd.readouterr()
     assert stop.value.code == 2 and said == ""
     assert told in complained and complained.count("\n") == 1
     assert not any(bad["empty"].iterdir()), "something was written"
+
+
+SHELL = [  # weights → what is said of them
+    ("{web}", "is a web page, not weights: the download was refused; fetch it again, signed in"),
+    ("{nan}", "holds NaN or infinite numbers; fetch it again, or in float32"),
+]
+
+
+@pytest.mark.parametrize(("given", "told"), SHELL, ids=["a page", "NaN"])
+def test_bad_weights_in_the_shell_are_one_line_and_status_2(given, told, bad, tmp_path):
+    """As a person types it: TensorFlow says nothing, and no traceback is seen."""
+    command = [sys.executable, "experiments/text2image.py", "a cat", "--out", str(tmp_path / "out")]
+    command += ["--weights", given.format(**bad)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert told in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("main", "script_name"),
+    [(text2image.main, "text2image"), (test_image_encoder.main, "test_image_encoder")],
+)
+def test_precision_is_a_choice(main, script_name, tmp_path, monkeypatch, capfd):
+    chosen, load = [], script.load_model
+    monkeypatch.setattr(script, "load_model", lambda *given: chosen.append(given) or load(*given))
+    smallest = {"text2image": ["a cat", "--steps", 1], "test_image_encoder": ["--size", 32]}
+    words = [*smallest[script_name], "--precision", "float16-storage", "--out", tmp_path]
+    call(main, *words, monkeypatch=monkeypatch)
+    assert chosen == [("phantom", "float16-storage")]
+    for film in only(tmp_path / script_name).glob("film.json"):
+        assert json.loads(film.read_text(encoding="utf-8"))["precision"] == "float16-storage"
+    assert capfd.readouterr().err == ""
+
+
+SLOW = "bfloat16 is slow on this CPU; float16-storage takes as little memory and is quicker"
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "lines"),
+    [
+        ("bfloat16", False, [SLOW]),
+        ("bfloat16", True, []),
+        ("float16-storage", False, []),
+        ("float32", False, []),
+    ],
+)
+def test_bfloat16_on_a_slow_cpu_is_told_once(precision, fast, lines, monkeypatch, capsys):
+    monkeypatch.setattr(script, "has_fast_bfloat16", lambda: fast)
+    assert script.load_model("phantom", precision).precision == precision
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_an_unknown_precision_is_refused_by_the_command_line(tmp_path, monkeypatch, capfd):
+    with pytest.raises(SystemExit) as stop:
+        call(text2image.main, "--precision", "float8", "--out", tmp_path, monkeypatch=monkeypatch)
+    assert stop.value.code == 2 and not any(tmp_path.iterdir())
+    assert "float16-storage" in capfd.readouterr().err
+
+
+# --- what is not imported
+
+
+def test_a_module_can_be_imported_again_after_it_was_hidden(monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    with pytest.raises(KeyError), script.hidden("colorsys"):
+        with pytest.raises(ImportError):
+            importlib.import_module("colorsys")
+        raise KeyError
+    assert importlib.import_module("colorsys").rgb_to_hsv(0, 0, 1)[2] == 1
+    with script.hidden("colorsys"):
+        assert importlib.import_module("colorsys") is sys.modules["colorsys"], "it was there before"
+
+
+def test_the_model_starts_without_jax_which_can_still_be_imported_afterwards():
+    """Where JAX is installed: elsewhere only the first half says something."""
+    asked = """if True:
+        import importlib.util, sys
+        from xray import script
+        script.load_model("phantom").network("text_encoder")
+        assert "jax" not in sys.modules, "JAX was imported"
+        if importlib.util.find_spec("jax"):
+            import jax
+            assert float(jax.numpy.ones(3).sum()) == 3.0
+    """
+    env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_runs_in_one_second_do_not_meet(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
-from stable_diffusion_tf import StableDiffusion, UsageError
+from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.unet import timestep_embedding
 from tests import keras_cv_models, seed_model
 from tests.oracles import parting, random_array
@@ -154,12 +154,3 @@ def test_every_weight_of_the_port_is_in_ours_bit_by_bit(case):
 
 def told(weight: keras.Variable) -> bytes:
     return sha256(np.sort(array(weight), axis=None)).digest()
-
-
-def test_stable_diffusion_2_is_refused_at_once():
-    two = keras_cv_models.module("stable_diffusion").StableDiffusionV2(128, 128, jit_compile=False)
-    two._text_encoder = keras_cv_models.text_encoder_2()
-    with pytest.raises(
-        UsageError, match=r"StableDiffusionV2\.text_encoder is of Stable Diffusion 2"
-    ):
-        StableDiffusion.from_keras_cv(two)

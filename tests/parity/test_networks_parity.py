@@ -5,7 +5,6 @@ The oracles write the checkpoint themselves, so what is compared went through ou
 """
 
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def case(request, tmp_path_factory) -> SimpleNamespace:
         anatomy=anatomy,
         folder=folder,
         theirs=theirs,
-        ours=StableDiffusion(folder),
+        ours=StableDiffusion.load(folder),
         asked=asked,
         answers=oracles.answers(theirs, asked),
     )
@@ -121,7 +120,7 @@ def test_a_whole_run_makes_diffusers_picture(case, size, record_property):
     ids = case.ours.tokenize([*prompts, negative])
     context = torch.from_numpy(oracles.context_of(case.theirs.text_encoder, ids))
     noise = case.ours.draw_noise(3, 2, height, width)
-    theirs = diffusers_pipeline(case.theirs)(
+    theirs = oracles.pipeline(case.theirs)(
         prompt_embeds=context[:2],
         negative_prompt_embeds=context[2:].repeat(2, 1, 1),
         latents=oracles.to_torch(noise, case.theirs.unet),
@@ -139,19 +138,3 @@ def test_a_whole_run_makes_diffusers_picture(case, size, record_property):
     print(f"\n{(apart > 0).mean():.3%} of the values apart, the furthest by {apart.max()} of 255")
     assert ours.std() > 20  # there is something in the picture
     assert (apart <= 1).mean() >= 0.999
-
-
-def diffusers_pipeline(models: SimpleNamespace) -> Any:
-    """StableDiffusionPipeline with DDIM as SD 1.x has it. Nothing for it comes from a network."""
-    import diffusers
-
-    pipeline = diffusers.StableDiffusionPipeline(
-        **vars(models),
-        tokenizer=None,
-        scheduler=oracles.ddim(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline

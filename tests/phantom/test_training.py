@@ -170,7 +170,7 @@ def test_what_was_written_can_be_trained_on(exported, denoiser, words, monkeypat
     monkeypatch.setattr(train_diffusion, "TEXT", TEXT)
     trained = denoiser.get_weights()
     denoiser.set_weights([0 * w for w in trained])
-    train_diffusion.read_parts(exported.folder, denoiser, words)
+    train_diffusion.read_parts(exported.checkpoint.place, denoiser, words)
     taken_over = denoiser.get_weights()
     denoiser.set_weights(trained)
     for mine, theirs in zip(trained, taken_over, strict=True):

@@ -129,7 +129,7 @@ def test_a_width_that_makes_no_heads_is_refused():
 def test_chunks_divide_the_queries_and_fit(n, m, heads, batch, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layers, "CHUNK_BYTES", limit)
-        chunk = chunk_size((batch, n, heads, 40), (batch, m, heads, 40))
+        chunk = chunk_size((batch, heads, n, 40), (batch, heads, m, 40))
     row = 4 * batch * heads * m
     assert n % chunk == 0
     assert chunk * row <= limit or chunk == 1
@@ -139,11 +139,38 @@ def test_chunks_divide_the_queries_and_fit(n, m, heads, batch, limit):
 
 def test_the_largest_maps_of_sd_come_in_chunks():
     """4096 cells attending to themselves in 8 heads would be 512 MiB at once."""
-    q = (1, 4096, 8, 40)
+    q = (1, 8, 4096, 40)
     assert chunk_size(q, q) == 512
     assert CHUNK_BYTES == 512 * 4096 * 8 * 4
-    assert chunk_size(q, (1, 77, 8, 40)) == 4096
-    assert chunk_size((None, 4096, 8, 40), q) == 512
+    assert chunk_size(q, (1, 8, 77, 40)) == 4096
+    assert chunk_size((None, 8, 4096, 40), q) == 512
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("rows", [4, 1000], ids="chunks of {} queries".format)
+@pytest.mark.parametrize(
+    ("policy", "tolerance"), [("float32", 1e-5), ("float16-storage", 1e-3), ("bfloat16", 3e-2)]
+)
+def test_the_softmax_is_in_the_dtype_that_is_computed_in(
+    monkeypatch, policy, tolerance, rows, watched
+):
+    """To bring logits to float32 would double the largest array of the model. The tolerance, of
+    the largest value, is that of the dtype's step."""
+    x, context = normal(2, 24, 12), normal(2, 5, 10, seed=1)
+    with precision(policy):
+        layer = Attention(12, heads=3)
+    layer(x, context)
+    scramble(layer)
+    layer.probs.watched = watched
+    seen = []
+    monkeypatch.setattr(Tap, "__call__", lambda self, x: seen.append((self.name, x.dtype)) or x)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", rows * 4 * 2 * 3 * 5)
+    made = as_numpy(layer(x, context))
+    computed = {"bfloat16": "bfloat16"}.get(policy, "float32")
+    assert {keras.backend.standardize_dtype(dtype) for _, dtype in seen} == {computed}
+    assert {name for name, _ in seen} == {"probs", "heads"}
+    expected = attention(layer, x, context, 0)
+    assert np.abs(made - expected).max() < tolerance * np.abs(expected).max()
 
 
 # --- the gate of the feed-forward
@@ -199,7 +226,7 @@ def test_a_tap_has_its_address_and_no_weights():
 # --- precision
 
 
-@pytest.mark.parametrize("policy", ["float32", "bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "bfloat16", "mixed_bfloat16", "float16-storage"])
 def test_layers_made_inside_follow_the_policy(policy):
     before = keras.config.dtype_policy()
     with precision(policy):
@@ -210,6 +237,7 @@ def test_layers_made_inside_follow_the_policy(policy):
         "float32": ("float32", "float32"),
         "bfloat16": ("bfloat16", "bfloat16"),
         "mixed_bfloat16": ("float32", "bfloat16"),
+        "float16-storage": ("float16", "float32"),
     }[policy]
     assert {str(w.dtype) for w in layer.weights} == {weights}
     assert {part.compute_dtype for part in (layer, layer.to_q, layer.to_out)} == {computes}

@@ -13,7 +13,7 @@ from tests.oracles import ANATOMIES, inputs, parting
 def case(request, tmp_path_factory):
     """The name of an anatomy, and its checkpoint opened."""
     folder = tmp_path_factory.mktemp(request.param)
-    return request.param, StableDiffusion(backends.write_checkpoint(folder, request.param))
+    return request.param, StableDiffusion.load(backends.write_checkpoint(folder, request.param))
 
 
 @pytest.mark.parametrize("part", backends.PARTS)

@@ -171,5 +171,5 @@ def test_a_missing_checkpoint_names_those_that_are_there(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere.*phantom"):
         StableDiffusion.load("nowhere")
     (tmp_path / "unet").mkdir()
-    with pytest.raises(UsageError, match="diffusers folder"):
+    with pytest.raises(UsageError, match="holds no checkpoint"):
         StableDiffusion.load(tmp_path)
