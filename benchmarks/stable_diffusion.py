@@ -41,7 +41,7 @@ def write_weights(folder: Path) -> None:
         up_block_types=["UpDecoderBlock2D"] * 4,
         sample_size=512,
     )
-    unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     unet.save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from stable_diffusion_tf import UsageError
 from stable_diffusion_tf.checkpoint import write as write_module
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, FILES, open_part, read_json
+from stable_diffusion_tf.checkpoint.names import to_keras, variables
 from stable_diffusion_tf.checkpoint.strict import load
-from stable_diffusion_tf.checkpoint.write import write_part
+from stable_diffusion_tf.checkpoint.write import Networks, write_part
 from stable_diffusion_tf.clip import CLIPText, build_clip
 from stable_diffusion_tf.config import from_dict
+from stable_diffusion_tf.layers import precision
 from tests.tiny import PARTS, TEXT, same, scramble, values
 
 
@@ -72,3 +75,30 @@ def test_a_write_that_fails_leaves_the_old_file(saved, tmp_path, monkeypatch):
         write_part(tmp_path, "text_encoder", TEXT, [network], "float16")
     assert place.read_bytes() == before
     assert {p.name for p in place.parent.iterdir()} == {FILES["text_encoder"], "config.json"}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_live_networks_are_a_source_like_any_other(saved, part):
+    """diffusers' axes and names; weights in half precision come widened."""
+    place, config, build = PARTS[part]
+    with precision("float16-storage"):
+        network = scramble(build(config), seed=4)
+    source, shapes = Networks([network]), open_part(saved.folder, place).shapes()
+    assert source.shapes() == {key: shapes[key] for key in source.shapes()}
+    for key, variable in variables(network).items():
+        found = source.get(key)
+        assert found.dtype == np.float32 and found.shape == shapes[key]
+        np.testing.assert_array_equal(to_keras(found, variable), values(network)[key])
+
+
+def test_a_number_too_large_for_float16_is_named_and_nothing_is_written(saved, tmp_path):
+    network = build_clip(TEXT)
+    load(network, open_part(saved.folder, "text_encoder"))
+    norm = network.text_model.final_layer_norm
+    norm.beta.assign(norm.beta.value + 1e5)
+    with pytest.raises(
+        UsageError, match=r"final_layer_norm\.bias of memory is too large for float16"
+    ):
+        write_part(tmp_path, "text_encoder", TEXT, [network], "float16")
+    assert not any((tmp_path / "text_encoder").iterdir())
+    write_part(tmp_path, "text_encoder", TEXT, [network], "float32")
