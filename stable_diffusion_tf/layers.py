@@ -103,6 +103,15 @@ class GroupNorm(Block):
         return ops.reshape(ops.repeat(x, c // self.groups, axis=-1), (-1, 1, 1, c))
 
 
+def silu(x):
+    """x · sigmoid(x). Elfwing et al., arXiv 1702.03118.
+
+    Not `ops.silu`: TensorFlow notes the gradient of its own in a global table, and with it every
+    weight of the network, which then could never be released.
+    """
+    return x * ops.sigmoid(x)
+
+
 def conv(width: int, kernel: int, name: str) -> keras.layers.Conv2D:
     """A convolution of stride 1 that keeps the size."""
     return keras.layers.Conv2D(width, kernel, padding="same", name=name)
@@ -158,10 +167,10 @@ class ResnetBlock(Block):
             )
 
     def call(self, x, time=None):  # (b, h, w, c), (b, time width)
-        y = self.conv1(ops.silu(self.norm1(x)))  # (b, h, w, width)
+        y = self.conv1(silu(self.norm1(x)))  # (b, h, w, width)
         if time is not None:
-            y = y + self.time_emb_proj(ops.silu(time))[:, None, None, :]
-        y = self.conv2(ops.silu(self.norm2(y)))
+            y = y + self.time_emb_proj(silu(time))[:, None, None, :]
+        y = self.conv2(silu(self.norm2(y)))
         y = self.hidden(y)  # what the block adds to its shortcut
         if x.shape[-1] != self.width:
             x = self.conv_shortcut(x)

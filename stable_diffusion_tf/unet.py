@@ -22,6 +22,7 @@ from .layers import (
     Upsample,
     build,
     conv,
+    silu,
 )
 
 EPSILON = 1e-5
@@ -59,7 +60,7 @@ class TimeEmbedding(Block):
     def call(self, x, guidance=None):  # (b, width), (b, guidance width)
         if guidance is not None:
             x = x + self.cond_proj(guidance)
-        return self.linear_2(ops.silu(self.linear_1(x)))
+        return self.linear_2(silu(self.linear_1(x)))
 
 
 class Cells(Block):
@@ -173,7 +174,7 @@ class UNet(Network):
             count = len(block.skips)
             x = block(x, skips[-count:], time, context)
             skips = skips[:-count]
-        return self.conv_out(ops.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu(self.conv_norm_out(x)))
 
 
 def build_unet(config: UNetConfig) -> UNet:

@@ -20,6 +20,7 @@ from .layers import (
     Upsample,
     build,
     conv,
+    silu,
 )
 
 EPSILON = 1e-6
@@ -92,7 +93,7 @@ class Encoder(Block):
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)  # (b, h, w, width)
-        return self.conv_out(ops.silu(self.conv_norm_out(x)))  # (b, h, w, 8)
+        return self.conv_out(silu(self.conv_norm_out(x)))  # (b, h, w, 8)
 
 
 class Decoder(Block):
@@ -119,7 +120,7 @@ class Decoder(Block):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(ops.silu(self.conv_norm_out(x)))  # (b, H, W, 3)
+        return self.conv_out(silu(self.conv_norm_out(x)))  # (b, H, W, 3)
 
 
 class VAEEncoder(Network):
