@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from experiments import test_image_encoder, text2image
 from stable_diffusion_tf.checkpoint import open as open_module
 from stable_diffusion_tf.checkpoint.open import SHIPPED
+from tests import interrupt
 from tests.formats import Call, Global, write_zip
 from xray import script
 
@@ -300,7 +301,7 @@ def test_two_runs_in_one_second_do_not_meet(tmp_path):
 def test_ctrl_c_leaves_whole_frames_and_says_where(tmp_path):
     command = [sys.executable, "experiments/text2image.py", "a cat", "--steps", "1000"]
     command += ["--out", str(tmp_path)]
-    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    run = interrupt.start(command, cwd=ROOT)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("text2image/*/frames/003.safetensors")):
         assert run.poll() is None and time.monotonic() < deadline

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import namedtuple
@@ -22,6 +21,7 @@ from huggingface_hub import constants, file_download
 
 from stable_diffusion_tf.checkpoint import catalog
 from stable_diffusion_tf.machine import Memory
+from tests import interrupt
 from tests.weights.fake_hub import COMMIT, CONTENT, LARGE, SINGLE, SMALL, sha256, start
 from weights import download
 from xray import script
@@ -272,9 +272,7 @@ def test_ctrl_c_keeps_what_has_come(hub, cache, monkeypatch):
     watched += "runpy.run_path(sys.argv[0], run_name='__main__')"
     env = os.environ | {"HF_ENDPOINT": constants.ENDPOINT, "HF_HOME": str(cache.parent)}
     env |= {"HF_HUB_OFFLINE": "0", "HF_HUB_CACHE": str(cache)}
-    run = subprocess.Popen(
-        [sys.executable, "-c", watched], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True
-    )
+    run = interrupt.start([sys.executable, "-c", watched], cwd=ROOT, env=env)
     deadline = time.monotonic() + 60
     while ("GET", LARGE, None) not in hub.asked or not list(cache.glob("*/blobs/*.incomplete")):
         assert run.poll() is None and time.monotonic() < deadline
