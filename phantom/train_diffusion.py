@@ -1,9 +1,10 @@
 """Train the phantom's text encoder and UNet: `python -m phantom.train_diffusion`.
 
 ε-prediction on SD's noise schedule (Ho et al., arXiv 2006.11239) with 10 % empty captions for
-guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(SNR, 5)/SNR (Hang et al.,
-arXiv 2303.09556). The scenes are encoded once and kept; an interrupted run goes on from its last
-checkpoint when the same command is given again.
+guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(SNR, γ)/SNR (Hang et al.,
+arXiv 2303.09556): a γ below 1 dwells on the noisiest timesteps, where places are decided. The
+scenes are encoded once and kept; an interrupted run goes on from its last checkpoint when the
+same command is given again.
 """
 
 import zlib
@@ -47,7 +48,6 @@ UNET = UNetConfig(
 )
 BATCH = 32
 EMPTY_CAPTIONS = 0.1
-SNR_CEILING = 5.0
 
 
 class Denoiser(keras.Model):
@@ -102,7 +102,7 @@ def encode(encoder: keras.Model, some: list) -> np.ndarray:
     return ops.convert_to_numpy(posterior(encoder.predict_on_batch(images))[0])
 
 
-def draw_batch(data: Data, alphas: np.ndarray, rng: np.random.Generator):
+def draw_batch(data: Data, alphas: np.ndarray, gamma: float, rng: np.random.Generator):
     """A batch as fit wants it: the noised latents, the noise, the weight of each."""
     rows = rng.integers(len(data.latents), size=BATCH)
     x0 = data.latents[rows].astype(np.float32)
@@ -113,7 +113,7 @@ def draw_batch(data: Data, alphas: np.ndarray, rng: np.random.Generator):
     ids = data.captions[rows].astype(np.int32)
     ids[rng.random(BATCH) < EMPTY_CAPTIONS] = data.empty
     snr = scheduler.snr(t, alphas)
-    weight = (np.minimum(snr, SNR_CEILING) / snr).astype(np.float32)[:, None, None]  # per cell
+    weight = (np.minimum(snr, gamma) / snr).astype(np.float32)[:, None, None]  # per cell
     x = scheduler.add_noise(x0, noise, t, alphas).astype(np.float32)
     return {"x": x, "t": t, "ids": ids}, noise, weight
 
@@ -155,6 +155,7 @@ def main(
     precision: str = "mixed_bfloat16",
     out: Path = PHANTOM,
     start_from: Path | None = None,
+    gamma: float = 5.0,
 ) -> None:
     """Train the text encoder and the UNet on the latents of the trained image encoder.
 
@@ -166,6 +167,7 @@ def main(
         out: the checkpoint folder; it holds vae, the parts unet and text_encoder are added.
         start_from: a checkpoint folder whose unet and text_encoder to train on; by default a
             fresh start.
+        gamma: of the loss weight.
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(out, scene_count, seed)
@@ -186,7 +188,7 @@ def main(
     alphas = scheduler.alphas_cumprod()
     train(
         model,
-        lambda rng: draw_batch(data, alphas, rng),
+        lambda rng: draw_batch(data, alphas, gamma, rng),
         "diffusion",
         steps,
         seed,

@@ -1,43 +1,61 @@
 """A network as a function of NumPy arrays, compiled by whichever backend Keras runs on."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
-ArrayFunction = Callable[..., np.ndarray]
+ArrayFunction = Callable[..., Any]
 
 
-def with_tensorflow(network: keras.Model) -> Callable:
+def with_tensorflow(network: keras.Model, call: Callable) -> Callable:
     import tensorflow as tf
 
-    return tf.function(lambda *inputs: network(*inputs, training=False), autograph=False)
+    return tf.function(call, autograph=False)
 
 
-def with_jax(network: keras.Model) -> Callable:
+def with_jax(network: keras.Model, call: Callable) -> Callable:
     import jax
 
+    def pure(weights, *inputs):
+        with keras.StatelessScope(zip(network.variables, weights, strict=True)):
+            return call(*inputs)
+
     # the weights are an input, not constants in the program: they are not held twice
-    call = jax.jit(lambda weights, *inputs: network.stateless_call(weights, [], *inputs)[0])
-    return lambda *inputs: call([v.value for v in network.trainable_variables], *inputs)
+    compiled = jax.jit(pure)
+    return lambda *inputs: compiled([v.value for v in network.variables], *inputs)
 
 
-def with_torch(network: keras.Model) -> Callable:
+def with_torch(network: keras.Model, call: Callable) -> Callable:
     import torch
 
-    return torch.no_grad()(network)
+    return torch.no_grad()(call)
 
 
 COMPILERS = {"tensorflow": with_tensorflow, "jax": with_jax, "torch": with_torch}
 
 
-def compiled(network: keras.Model) -> ArrayFunction:
-    """arrays → float32 array. Every new shape is compiled once, with all sizes static."""
-    call = COMPILERS[keras.backend.backend()](network)
+def compiled(network: keras.Model, call: Callable | None = None) -> ArrayFunction:
+    """Arrays → arrays, floats in float32. Every new shape is compiled once, all sizes static.
 
-    def run(*arrays: np.ndarray) -> np.ndarray:
-        made = call(*(ops.convert_to_tensor(a) for a in arrays))
-        return ops.convert_to_numpy(ops.cast(made, "float32"))
+    call: what to compile in place of the network itself, a function that calls it. Its arguments
+    and what it returns may be nested in lists and dicts.
+    """
+    call = partial(network, training=False) if call is None else call
+    made = COMPILERS[keras.backend.backend()](network, call)
+
+    def run(*arrays: Any) -> Any:
+        return tree.map_structure(
+            to_numpy, made(*tree.map_structure(ops.convert_to_tensor, arrays))
+        )
 
     return run
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """NumPy has no bfloat16: all floats come as float32."""
+    floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+    return ops.convert_to_numpy(ops.cast(tensor, "float32") if floats else tensor)

@@ -5,10 +5,11 @@ Every layer bears its diffusers name, so that a variable's path is its diffusers
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
 
@@ -37,8 +38,25 @@ def precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def in_turn(policy: keras.DTypePolicy, inputs: Any) -> AbstractContextManager:
+    """What is computed inside waits for the inputs, if weights are to be widened.
+
+    TensorFlow starts at once whatever waits for nothing, so all weights would be widened in the
+    first moment, and be there twice.
+    """
+    if not isinstance(policy, StoredAsFloat16) or keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf
+
+    return tf.control_dependencies([x for x in tree.flatten(inputs) if tf.is_tensor(x)])
+
+
 class Block(keras.layers.Layer):
     """A layer whose sublayers build themselves, under its name, when it is first called."""
+
+    def __call__(self, *inputs, **options):
+        with in_turn(self.dtype_policy, inputs):
+            return super().__call__(*inputs, **options)
 
     def build(self, *shapes, **named_shapes):
         pass
@@ -98,9 +116,9 @@ class GroupNorm(Block):
     def pool(self, x):
         """The mean of each group, repeated over its channels."""
         c = x.shape[-1]
-        x = ops.mean(x, axis=(1, 2))  # (b, c)
-        x = ops.mean(ops.reshape(x, (-1, self.groups, c // self.groups)), axis=-1)  # (b, groups)
-        return ops.reshape(ops.repeat(x, c // self.groups, axis=-1), (-1, 1, 1, c))
+        x = ops.reshape(ops.mean(x, axis=(1, 2)), (-1, self.groups, c // self.groups))
+        x = ops.mean(x, axis=-1, keepdims=True) + ops.zeros_like(x)  # (b, groups, c / groups)
+        return ops.reshape(x, (-1, 1, 1, c))
 
 
 def silu(x):
@@ -110,6 +128,15 @@ def silu(x):
     weight of the network, which then could never be released.
     """
     return x * ops.sigmoid(x)
+
+
+def gelu(x):
+    """x · Φ(x), with the exact Φ. Hendrycks & Gimpel, arXiv 1606.08415, section 2.
+
+    Not `ops.gelu`: TensorFlow moves the constant factor of its own into what comes next, and the
+    last bits would depend on whether somebody looks in between.
+    """
+    return x * (0.5 + 0.5 * ops.erf(x * 0.5**0.5))
 
 
 def conv(width: int, kernel: int, name: str) -> keras.layers.Conv2D:
@@ -256,7 +283,7 @@ class GEGLU(Block):
 
     def call(self, x):
         x, gate = ops.split(self.proj(x), 2, axis=-1)
-        return x * self.gate(ops.gelu(gate, approximate=False))
+        return x * self.gate(gelu(gate))
 
 
 class FeedForward(Block):

@@ -68,6 +68,7 @@ class StableDiffusion:
         self.alphas = scheduler.alphas_cumprod()
         self.networks: dict[str, keras.Model] = {}
         self.functions: dict[str, ArrayFunction] = {}
+        self.compile: Callable[[str, keras.Model], ArrayFunction] = lambda _, part: compiled(part)
         self.tiny: Preview | None = None
         self.learned: dict[str, np.ndarray] = {}  # word → its vectors, (n, width)
 
@@ -119,7 +120,7 @@ class StableDiffusion:
     def function(self, part: str) -> ArrayFunction:
         """The part as a compiled function of arrays."""
         if part not in self.functions:
-            self.functions[part] = compiled(self.network(part))
+            self.functions[part] = self.compile(part, self.network(part))
         return self.functions[part]
 
     def release(self, *parts: str) -> None:
@@ -357,12 +358,15 @@ class StableDiffusion:
         rng: np.random.Generator,
     ) -> Sampler:
         """What takes one step of a run of so many: DDIM, or what the UNet was distilled for."""
-        alphas, predict = self.alphas, self.predict_noise
+        alphas, predict, times = self.alphas, self.predict_noise, self.timesteps(steps)
         if self.unet_config.time_cond_proj_dim:
-            times = lcm_timesteps(steps, len(alphas))
             return lcm_sampler(predict, context, times, alphas, guidance, rng)
-        times = scheduler.timesteps(steps, len(alphas))
         return ddim_sampler(predict, context, uncond, times, alphas, guidance, eta, rng)
+
+    def timesteps(self, steps: int) -> np.ndarray:
+        """Those of a run of so many steps, descending, (steps,)."""
+        choose = lcm_timesteps if self.unet_config.time_cond_proj_dim else scheduler.timesteps
+        return choose(steps, len(self.alphas))
 
     def generate(
         self,

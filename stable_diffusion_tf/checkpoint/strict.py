@@ -26,7 +26,8 @@ def load(network: keras.Model, source: Source, ignore: Sequence[str] = ()) -> No
     `ignore`: patterns of names that the source may hold besides. Raises UsageError naming all
     that is missing, unexpected, misshapen or not finite; the network is then untouched.
     """
-    check(network, source, ignore)
+    check_names(network, source, ignore)
+    check_numbers(network, source)
     for key, variable in variables(network).items():
         variable.assign(value_of(variable, source.get(key)))
 
@@ -37,27 +38,48 @@ def load_new(
     """The network that `make` builds, each variable born with its value from the source: to draw
     860 million random numbers only to replace them takes half a minute and twice the memory.
 
-    Inside a stateless scope Keras makes variables without values, and notes in a list which they
-    are; neither has a public name. Raises UsageError as `load` does.
+    Raises UsageError as `load` does.
     """
+    network = skeleton(make)
+    check_names(network, source, ignore)
+    for key, variable in variables(network).items():
+        tensor = source.get(key)
+        if not fits(tensor, variable.dtype):
+            check_numbers(network, source)  # which names them all
+        variable._initializer = partial(born, variable, tensor)
+        variable._deferred_initialize()
+    return network
+
+
+def skeleton(make: Callable[[], keras.Model]) -> keras.Model:
+    """The network that `make` builds, its variables without values: it can be called symbolically.
+
+    Inside a stateless scope Keras makes such variables, and notes in a list which they are;
+    neither has a public name.
+    """
+    global_state.set_global_attribute("uninitialized_variables", Hollow())
     try:
         with keras.StatelessScope(initialize_variables=False):
-            network = make()
-        check(network, source, ignore)
-        for key, variable in variables(network).items():
-            variable._initializer = partial(born, variable, source, key)
-            variable._deferred_initialize()
-        return network
+            return make()
     finally:  # were one left in the list, every later scope would stumble over it
         global_state.set_global_attribute("uninitialized_variables", [])
 
 
-def born(variable: keras.Variable, source: Source, key: str, shape: tuple, dtype: str) -> Any:
-    return value_of(variable, source.get(key))
+class Hollow(list):
+    """Where Keras notes the variables without values. A symbolic call traces how each would be
+    drawn, which for random numbers takes seconds in all; zeros are traced in no time."""
+
+    def append(self, variable: keras.Variable) -> None:
+        variable._initializer = ops.zeros
+        super().append(variable)
 
 
-def check(network: keras.Model, source: Source, ignore: Sequence[str]) -> None:
-    """Raise UsageError naming all that keeps the source from filling the network."""
+def born(variable: keras.Variable, tensor: np.ndarray, shape: tuple, dtype: str) -> Any:
+    return value_of(variable, tensor)
+
+
+def check_names(network: keras.Model, source: Source, ignore: Sequence[str]) -> None:
+    """Raise UsageError naming all tensors that are missing, unexpected or misshapen."""
     wanted, shapes = variables(network), source.shapes()
     refuse(
         f"{source.place} does not fit its config.json",
@@ -71,6 +93,11 @@ def check(network: keras.Model, source: Source, ignore: Sequence[str]) -> None:
             if k in shapes and shapes[k] != diffusers_shape(v)
         ],
     )
+
+
+def check_numbers(network: keras.Model, source: Source) -> None:
+    """Raise UsageError naming all tensors with a number that is not finite."""
+    wanted = variables(network)
     refuse(
         f"{source.place} holds NaN or infinite numbers; fetch it again, or in float32",
         **{"not finite": [k for k, v in wanted.items() if not fits(source.get(k), v.dtype)]},
@@ -103,9 +130,10 @@ def value_of(variable: keras.Variable, tensor: np.ndarray) -> Any:
 def fits(tensor: np.ndarray, dtype: str) -> bool:
     """Whether all numbers are finite in the dtype that they are to be kept in: float16 ends at
     65,504."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         kept = tensor.astype(np.float16) if dtype == "float16" else tensor
-    return bool(np.isfinite(kept).all())
+        total = np.sum(kept, dtype=np.float32)  # a NaN or infinity stays one; quick
+    return bool(np.isfinite(total) or np.isfinite(kept).all())
 
 
 def refuse(what: str, **findings: list[str]) -> None:
