@@ -1,0 +1,95 @@
+"""What to read and what to replace: probes and edits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras import ops
+
+from stable_diffusion_tf.errors import UsageError
+
+HALVES = ("uncond", "cond")  # in the order of the batch
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over one or several axes, named as in `TapInfo.dims`, taken in float32:
+    Mean("head"), Mean(("head", "query"))."""
+
+    dims: str | tuple[str, ...]
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        return (self.dims,) if isinstance(self.dims, str) else tuple(self.dims)
+
+    def left(self, dims: tuple[str, ...]) -> tuple[str, ...]:
+        """The axes that remain."""
+        return tuple(name for name in dims if name not in self.over)
+
+    def __call__(self, value: Any, dims: tuple[str, ...]) -> Any:
+        if missing := set(self.over) - set(dims):
+            raise UsageError(f"no mean over {min(missing)!r}: the axes are {', '.join(dims)}")
+        return ops.mean(ops.cast(value, "float32"), axis=[dims.index(name) for name in self.over])
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Read the values that match.
+
+    pattern: a glob or several. reduce: None, a `Mean`, or any pure function on `keras.ops` that
+    makes of a value what is to be kept.
+    """
+
+    pattern: str | Sequence[str]
+    reduce: Callable[[Any], Any] | Mean | None = None
+
+
+def take(value: Any, given: Any) -> Any:
+    """The value from elsewhere in place of this one: activation patching."""
+    return given
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace the values that match by fn(value), or by fn(value, given) where there is a source.
+
+    fn: a pure function on `keras.ops` that keeps the shape. It is handed the whole value, whatever
+        the limits below; only attention that is computed a few queries at a time comes in parts.
+    steps: the indices of the steps at which it acts; None: at all.
+    half: 'cond' or 'uncond', of classifier-free guidance; heads, tokens: indices along those axes.
+        All else of the value stays as it is.
+    source: a film, whose value of the same address and step is `given`, or a mapping from address
+        to array, the same at every step.
+    """
+
+    pattern: str | Sequence[str]
+    fn: Callable[..., Any] = take
+    steps: Sequence[int] | None = None
+    half: str | None = None
+    heads: Sequence[int] | None = None
+    tokens: Sequence[int] | None = None
+    source: Any = None
+
+    def __post_init__(self):
+        if self.half not in (None, *HALVES):
+            raise UsageError(f"no half {self.half!r}; choose 'cond' or 'uncond'")
+        if self.fn is take and self.source is None:
+            raise UsageError(
+                f"the edit of {self.pattern!r} says nothing: give it an fn or a source"
+            )
+
+    def rows(self, batch: int) -> range | None:
+        """The rows of the batch that it acts on; None: all."""
+        if self.half is None:
+            return None
+        first = HALVES.index(self.half) * (batch // 2)
+        return range(first, first + batch // 2)
+
+
+class Reads(dict):
+    """What the last call of each network read: address → array, floats in float32. `dims` names
+    the axes of each, where they are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.dims: dict[str, tuple[str, ...]] = {}
