@@ -125,6 +125,7 @@ def watched(
     patterns = every_pattern([*probes, *edits])
     inputs = any(":in" in pattern for pattern in patterns)
     outputs = [plain(pattern) for pattern in patterns]
+    order: list[str] = []  # of execution; a compiler may hand the values back in another
 
     def call(*arguments: Any) -> tuple[Any, dict[str, Any]]:
         *arrays, told = arguments
@@ -136,14 +137,15 @@ def watched(
             out = called(network, arrays, trace)
         found = trace.finish()
         reads.dims.update(trace.dims)
-        return out, {key: value for key, value in found.items() if not lies_in(key, looped)}
+        order[:] = [address for address in found if not lies_in(address, looped)]
+        return out, {address: found[address] for address in order}
 
     function = compiled(network, call)
 
     def run(*arrays: Any) -> Any:
         index = step_of(arrays)
         out, found = function(*arrays, [tell(edit, index) for edit in edits])
-        reads.update(found)
+        reads.update({address: found[address] for address in order})
         return out
 
     return run
@@ -171,7 +173,7 @@ def given(edit: Edit, index: int | None) -> dict[str, np.ndarray]:
     if not isinstance(source, Mapping):
         if index is None or index >= len(source):
             raise UsageError(
-                f"the edit of {edit.pattern!r} finds no such step in its film of {len(source)} steps"
+                f"the edit of {edit.pattern!r} finds no such step in its film of {len(source)}"
             )
         source = source[index]
     found = {key: source[key] for key in source if any(matches(p, key) for p in patterns)}

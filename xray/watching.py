@@ -162,9 +162,9 @@ def tensorflow_level() -> Any:
 
 
 def jax_level() -> Any:
-    import jax
+    from jax.extend.core import get_opaque_trace_state
 
-    return jax.extend.core.get_opaque_trace_state()
+    return get_opaque_trace_state()
 
 
 LEVELS = {"tensorflow": tensorflow_level, "jax": jax_level, "torch": lambda: None}

@@ -1,41 +1,129 @@
-"""A film on disk: whole frames, in order, and nothing half written."""
+"""A film on disk: what it holds, read when it is asked for."""
 
-import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors.numpy import load_file
 
-from stable_diffusion_tf.pipeline import Step
-from xray import film
-
-
-def step(index: int) -> Step:
-    arrays = np.random.default_rng(index).standard_normal((6, 1, 4, 4, 4), dtype=np.float32)
-    return Step(index, 900 - index, *arrays)
-
-
-def test_frames_hold_what_the_step_held(tmp_path):
-    film.start_film(tmp_path / "run", {"prompt": "ein Bär"})
-    for i in range(2):
-        film.add_frame(tmp_path / "run", step(i))
-    told = json.loads((tmp_path / "run" / "film.json").read_text(encoding="utf-8"))
-    assert told == {"prompt": "ein Bär"}
-    with safe_open(tmp_path / "run" / "frames" / "001.safetensors", "numpy") as frame:
-        assert frame.metadata() == {"t": "899", "index": "1"}
-        for name in film.FIELDS:
-            np.testing.assert_array_equal(frame.get_tensor(name), getattr(step(1), name))
+from stable_diffusion_tf.errors import UsageError
+from tests.xray import reel
+from tests.xray.reel import PROBS, drawn, peak
+from xray.camera import FIELDS
+from xray.film import Film, add_frame, start_film
+from xray.frames import Tensors, write_tensors
 
 
-def test_a_frame_is_whole_or_not_there(tmp_path, monkeypatch):
-    film.start_film(tmp_path / "run", {})
-    monkeypatch.setattr(film.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        film.add_frame(tmp_path / "run", step(0))
-    assert not list((tmp_path / "run" / "frames").glob("*.safetensors"))
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Film:
+    return Film.open(reel.write(tmp_path_factory.mktemp("films") / "run", 3))
+
+
+def test_frames_hold_what_was_written(film):
+    assert len(film) == 3 and film.finished and film.state == "3 of 3 steps"
+    assert [(frame.index, frame.t) for frame in film] == [(0, 900), (1, 899), (2, 898)]
+    for frame, index in zip(film, range(3), strict=True):
+        held = {name: getattr(reel.step(index), name) for name in FIELDS} | reel.reads(index)
+        assert set(frame) == set(held)
+        for name, array in held.items():
+            np.testing.assert_array_equal(frame[name], array)
+
+
+def test_names_come_in_order_of_execution(film):
+    assert film.names == ["x", *reel.reads(0), "eps_uncond", "eps_cond", "eps", "x0", "x_prev"]
+
+
+def test_what_lies_outside_of_the_loop(film):
+    assert set(film.text) == set(reel.text()) and dict(film.decoder) == {}
+    for name, array in reel.text().items():
+        np.testing.assert_array_equal(film.text[name], array)
+    np.testing.assert_array_equal(film.image, reel.image())
+    assert film.facts["prompt"] == "a cat"
+
+
+def test_all_steps_of_an_array_or_some(film):
+    np.testing.assert_array_equal(film.read("x"), [reel.step(i).x for i in range(3)])
+    np.testing.assert_array_equal(film.read(PROBS, [2, 0]), [reel.reads(i)[PROBS] for i in (2, 0)])
+
+
+def test_axes_have_names(film):
+    assert film.dims("x") == ("prompt", "row", "column", "channel")
+    assert film.dims(PROBS) == ("half", "head", "query", "token")
+    assert film.dims("context") == ("prompt", "token", "channel")
+    assert film.dims("unet.mean") == ("axis_0",)
+
+
+def test_other_programs_read_the_frames(film):
+    theirs = load_file(film.folder / "frames" / "001.safetensors")
+    assert list(theirs) != [] and set(theirs) == set(film.names)
+    np.testing.assert_array_equal(theirs[PROBS], reel.reads(1)[PROBS])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (2, 3, 5)])
+def test_arrays_of_any_shape(tmp_path, shape):
+    array = drawn(*shape, seed=0)
+    write_tensors(tmp_path / "file", {"a": array, "b": np.float64(2), "c": array.T})
+    held = Tensors(tmp_path / "file")
+    np.testing.assert_array_equal(held["a"], array)
+    np.testing.assert_array_equal(held["c"], array.T)
+    assert held["a"].shape == held.shape("a") == shape and held["b"] == 2
+    assert load_file(tmp_path / "file")["a"].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (lambda film: film[3], "no frame of step 3"),
+        (lambda film: film.read("x", [1, 7]), "no frame of step 7"),
+        (lambda film: film.read("unet.conv_on"), "unet.conv_in"),
+        (lambda film: film.dims("unet.conv_on"), "unet.conv_in"),
+        (lambda film: film.read("context"), r"film\.text"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(film, asked, told):
+    with pytest.raises(UsageError, match=told):
+        asked(film)
+
+
+def test_the_last_frame(film):
+    assert film[-1].index == 2 and film[-3].index == 0
+
+
+def test_a_folder_without_a_film(tmp_path):
+    with pytest.raises(UsageError, match=r"no film\.json"):
+        Film.open(tmp_path)
 
 
 def test_a_film_never_overwrites_another(tmp_path):
-    film.start_film(tmp_path / "run", {})
-    with pytest.raises(FileExistsError):
-        film.start_film(tmp_path / "run", {})
+    start_film(tmp_path / "run", {"steps": 2})
+    start_film(tmp_path / "run", {"steps": 3})  # the run before ended without a frame
+    add_frame(tmp_path / "run", reel.step(0))
+    with pytest.raises(UsageError, match="holds a film already"):
+        start_film(tmp_path / "run", {"steps": 2})
+    assert Film.open(tmp_path / "run").facts["steps"] == 3
+
+
+def test_a_prompt_in_any_script(tmp_path):
+    prompt = "ein Bär 🐻 \udc80"
+    start_film(tmp_path / "run", {"prompt": prompt, "steps": np.int64(2)})
+    film = Film.open(tmp_path / "run")
+    assert film.facts["prompt"] == prompt and film.facts["steps"] == 2 and not film.damaged
+
+
+def test_arrays_are_read_when_asked_for_and_not_kept(tmp_path):
+    large, mb = drawn(2**18, seed=0), 2**20  # 1 MB each
+    start_film(tmp_path / "run", {"steps": 8})
+    for i in range(8):
+        place = tmp_path / "run" / "frames" / f"{i:03d}.safetensors"
+        write_tensors(place, {"x": large, "more": large, "most": large}, index=i, t=i)
+    assert peak(lambda: Film.open(tmp_path / "run")) < 3 * mb
+    film = Film.open(tmp_path / "run")
+    assert peak(lambda: [frame["x"].sum() for frame in film]) < 3 * mb
+    assert 8 * mb <= peak(lambda: film.read("x")) < 10 * mb
+    assert peak(lambda: film.to_npz(tmp_path / "run.npz")) < 4 * mb
+
+
+def test_reading_a_film_does_without_keras():
+    code = "import sys, xray.film; sys.exit('keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,41 @@
+"""Probes and edits on the other backends: right in every kind of model, harmless in the phantom."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.backends import ROOT
+from tests.xray import toys
+
+pytestmark = [pytest.mark.parity, pytest.mark.parametrize("backend", ["jax", "torch"])]
+
+
+def told_by(module: str, backend: str, out) -> dict[str, np.ndarray]:
+    """What a module says in a process of its own, on a backend of choice."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(out)],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as found:
+        return dict(found)
+
+
+def test_toys_of_every_kind_give_out_what_arithmetic_says(backend, tmp_path):
+    found, wanted = told_by("tests.xray.toys", backend, tmp_path / "toys.npz"), toys.expected()
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_what_changes_nothing_changes_no_bit(backend, tmp_path, record_property):
+    for name, gap in told_by("tests.xray.gaps", backend, tmp_path / "gaps.npz").items():
+        record_property(name, float(gap))
+        print(f"\n{backend}, {name}: {gap:.1e}")
+        assert gap == 0, name

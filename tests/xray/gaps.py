@@ -1,0 +1,47 @@
+"""How far a run of the phantom under probes and edits that change nothing is from the plain one.
+
+KERAS_BACKEND=jax python -m tests.xray.gaps gaps.npz
+"""
+
+import sys
+
+import numpy as np
+
+from stable_diffusion_tf import StableDiffusion
+from xray.probe import Edit, Mean, Probe, probing
+
+CROSS = "unet.*.attn2.probs"
+STEPS = 3
+HARMLESS = {
+    "mean of cross-attention": {"probes": [Probe(CROSS, Mean("head"))]},
+    "everything read": {"probes": [Probe("unet.*"), Probe("unet.*:in")]},
+    "everything written back": {"edits": [Edit("unet.*", lambda x: x)]},
+    "edits of no step": {"edits": [Edit(CROSS, lambda x: x * 0, steps=[])]},
+}
+
+
+def noise(sd: StableDiffusion, **rules) -> tuple[np.ndarray, list[dict]]:
+    """The predicted noise at each step, and what was read."""
+    context = sd.encode_text(["a cat left of an apple", ""])
+    made, read = [], []
+    with probing(sd, steps=STEPS, **rules) as reads:
+        for step in sd.denoise(context[:1], context[1:], steps=STEPS, seed=1):
+            made.append(step.eps)
+            read.append(dict(reads))
+    return np.stack(made), read
+
+
+def gaps() -> dict[str, float]:
+    """Largest difference over the largest value, of the noise at every step."""
+    sd = StableDiffusion.load("phantom")
+    plain, _ = noise(sd)
+    _, own = noise(sd, probes=[Probe(CROSS)])
+    runs = HARMLESS | {"patched with itself": {"edits": [Edit(CROSS, source=own)]}}
+    return {
+        name: float(np.abs(noise(sd, **rules)[0] - plain).max() / np.abs(plain).max())
+        for name, rules in runs.items()
+    }
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **gaps())

@@ -1,0 +1,335 @@
+"""Shooting a film, and the same run again, of a model so small that it is compiled at once."""
+
+import errno
+import json
+import os
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from keras import ops
+
+from stable_diffusion_tf import StableDiffusion, UsageError
+from stable_diffusion_tf.checkpoint.write import write_part
+from tests import tiny
+from tests.tiny import scramble
+from tests.xray import reel
+from tests.xray.reel import peak
+from xray import camera
+from xray.film import Film
+from xray.frames import frame_path, write_tensors
+from xray.probe import Edit, Mean, Probe
+
+TEXT = replace(tiny.TEXT, vocab_size=49408, hidden_size=12, max_position_embeddings=77)
+UNET = replace(tiny.UNET, sample_size=8, up_block_types=("UpBlock2D",))
+PROMPT, STEPS = "a cat left of an apple", 3
+CROSS = "unet.*.attn2.probs"
+FIRST = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.probs"
+PROBES = [Probe(CROSS, Mean("head")), Probe("unet.up_blocks.0")]
+RUN = {"steps": STEPS, "guidance": 5.0, "eta": 0.5, "seed": 4, "negative": "blue"}
+
+
+def halved(value):
+    return value / 2
+
+
+def norm(value):
+    return ops.sqrt(ops.sum(ops.square(value)))
+
+
+def write_part_drawn(folder: Path, part: str, config) -> None:
+    """Weights that keep the numbers near one."""
+    networks = [build(config) for place, _, build in tiny.PARTS.values() if place == part]
+    for network in networks:
+        for variable in scramble(network).weights:
+            variable.assign(variable * 0.3)
+    write_part(folder, part, config, networks, "float32")
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    for part, config in {"text_encoder": TEXT, "unet": UNET, "vae": tiny.VAE}.items():
+        write_part_drawn(folder, part, config)
+    return StableDiffusion.load(folder)
+
+
+@pytest.fixture(scope="module")
+def film(sd, tmp_path_factory) -> Film:
+    out = tmp_path_factory.mktemp("films") / "cat"
+    return Film.shoot(sd, PROMPT, **RUN, probes=PROBES, out=out)
+
+
+@pytest.fixture
+def copy(film, tmp_path):
+    """The film, to be changed."""
+    return shutil.copytree(film.folder, tmp_path / "copy")
+
+
+# --- shooting ----------------------------------------------------------------------------------
+
+
+def test_the_picture_is_that_of_generate(sd, film):
+    np.testing.assert_array_equal(film.image, sd.generate(PROMPT, **RUN)[0])
+    assert film.finished and film.state == "3 of 3 steps"
+
+
+def test_frames_are_the_steps_of_the_loop(sd, film):
+    run = sd.denoise(film.text["context"], film.text["uncond"], STEPS, 5.0, 0.5, 4)
+    for step, frame in zip(run, film, strict=True):
+        assert (step.index, step.t) == (frame.index, frame.t)
+        for name in camera.FIELDS:
+            np.testing.assert_array_equal(frame[name], getattr(step, name))
+
+
+def test_what_probes_read_lies_under_its_address(film):
+    assert film.read(FIRST).shape == (STEPS, 2, 64, 77)
+    np.testing.assert_allclose(film.read(FIRST).sum(-1), 1, atol=1e-5)
+    assert film.dims(FIRST) == ("half", "query", "token")
+    assert film.dims("unet.up_blocks.0") == ("half", "row", "column", "channel")
+
+
+def test_what_is_read_outside_of_the_loop(sd, tmp_path):
+    probes = [Probe("text_encoder"), Probe("vae.decoder.conv_in")]
+    film = Film.shoot(sd, PROMPT, steps=1, probes=probes, out=tmp_path / "run")
+    context = np.concatenate([film.text["context"], film.text["uncond"]])
+    np.testing.assert_array_equal(film.text["text_encoder"], context)
+    assert film.dims("text_encoder") == ("prompt", "token", "channel")
+    assert film.decoder["vae.decoder.conv_in"].shape == (1, 8, 8, 8)
+    replay, outside = film.replay(sd), {*film.text, *film.decoder, "image"}
+    assert replay.identical and {row.address for row in replay.rows} == {*film.names, *outside}
+
+
+def test_what_is_told_of_the_run(sd, film):
+    told = json.loads((film.folder / "film.json").read_text(encoding="utf-8"))
+    assert {key: told[key] for key in RUN} == RUN and told["prompt"] == PROMPT
+    assert (told["weights"], told["scheduler"]) == ("tiny", "DDIM")
+    assert (told["precision"], told["backend"]) == ("float32", sd.backend)
+    assert set(told["versions"]) == {"diffusion-xray", "keras", sd.backend}
+    assert told["tokens"][:7] == ["<|startoftext|>", "a", "cat", "left", "of", "an", "apple"]
+    assert told["latent_shape"] == [1, 8, 8, 4]
+    parts = ("text_encoder", "unet", "decoder")
+    assert told["weights_hash"] == {part: camera.digest(sd.network(part)) for part in parts}
+
+
+def test_other_weights_have_another_digest(sd, film):
+    network = StableDiffusion.load(sd.checkpoint.place).network("decoder")
+    variable = network.variables[-1]
+    before = camera.digest(network)
+    variable.assign(variable + 1e-3)
+    assert camera.digest(network) != before == film.facts["weights_hash"]["decoder"]
+
+
+def test_an_lcm_is_told_as_one(sd, tmp_path):
+    folder = shutil.copytree(sd.checkpoint.place, tmp_path / "lcm")
+    write_part_drawn(folder, "unet", replace(UNET, time_cond_proj_dim=8))
+    sd = StableDiffusion.load(folder)
+    film = Film.shoot(sd, "a cat", steps=2, probes=[Probe(CROSS)], out=tmp_path / "run")
+    assert film.facts["scheduler"] == "LCM" and film.finished
+    assert film.read(FIRST).shape == (2, 1, 2, 64, 77)
+    assert film.to_xarray().half.values.tolist() == ["cond"]
+
+
+# --- what is refused, what goes wrong ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("probe", [Probe(CROSS), Probe("unet.*.to_q"), Probe("unet*", norm)])
+def test_memory_is_bounded(sd, tmp_path, probe):
+    with pytest.raises(UsageError, match=r"in each step.*memory=.*with .* MB: narrow"):
+        Film.shoot(sd, PROMPT, steps=2, probes=[probe], out=tmp_path / "run", memory=10)
+    assert not (tmp_path / "run" / "frames" / "000.safetensors").exists()
+
+
+def test_reads_without_a_reduce_are_refused_before_anything_is_computed(sd, tmp_path, monkeypatch):
+    monkeypatch.setattr(sd, "encode_text", None)
+    with pytest.raises(UsageError, match="memory="):
+        Film.shoot(sd, PROMPT, probes=[Probe(CROSS)], out=tmp_path / "run", memory=1e4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_foreseen_is_what_is_read(sd, tmp_path):
+    size, probes = {"height": 12, "width": 20}, [Probe("unet.*")]
+    film = Film.shoot(sd, PROMPT, steps=1, **size, probes=probes, out=tmp_path / "run")
+    reads = {name: 4 * film[0][name].size for name in film.names if name not in camera.FIELDS}
+    assert camera.look_ahead(sd, sd.draw_noise(0, **size), probes) == reads
+    assert film.image.shape == (12, 20, 3) and film.replay(sd).identical
+
+
+def test_only_the_step_at_hand_is_kept(tmp_path):
+    sd = SimpleNamespace(network=lambda _: SimpleNamespace(variables=[]))
+
+    def parts(count):
+        for i in range(count):
+            yield camera.Part("unet", reel.step(i), {"unet": np.full(2**18, i, np.float32)})
+
+    def record(count):
+        camera.record(sd, {"steps": count}, parts(count), {}, tmp_path / str(count), 2**20)
+
+    assert peak(lambda: record(40)) < peak(lambda: record(4)) + 2**18
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_run(sd, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(camera.shutil, "disk_usage", lambda _: usage(10_000))
+    with pytest.raises(UsageError, match=r"film of 3 steps takes .* MB, and .*run has 0\.0 MB"):
+        Film.shoot(sd, PROMPT, steps=3, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_fills_up_leaves_a_film(sd, tmp_path, monkeypatch):
+    def fills_up(path, *rest, **told):
+        if told.get("index") == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_tensors(path, *rest, **told)
+
+    monkeypatch.setattr(camera, "write_tensors", fills_up)
+    with pytest.raises(UsageError, match=r"cannot write .*run: No space left on device; .*\w$"):
+        Film.shoot(sd, PROMPT, steps=3, out=tmp_path / "run")
+    assert Film.open(tmp_path / "run").state == "2 of 3 steps"
+
+
+def test_a_run_that_is_interrupted_leaves_a_film_and_the_model_as_it_was(sd, film, tmp_path):
+    def interrupted(steps):
+        yield from steps[:2]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Film.shoot(sd, PROMPT, **RUN, probes=PROBES, out=tmp_path / "run", progress=interrupted)
+    short = Film.open(tmp_path / "run")
+    assert short.state == "2 of 3 steps" and short.damaged == {}
+    np.testing.assert_array_equal(short.read("x_prev"), film.read("x_prev", [0, 1]))
+    assert short.replay(sd).identical
+    np.testing.assert_array_equal(film.image, sd.generate(PROMPT, **RUN)[0])
+
+
+def test_a_run_that_never_began_does_not_take_the_folder(sd, tmp_path):
+    with pytest.raises(UsageError, match="eta"):
+        Film.shoot(sd, PROMPT, steps=1, eta=2.0, out=tmp_path / "run")
+    Film.shoot(sd, PROMPT, steps=1, out=tmp_path / "run")
+    with pytest.raises(UsageError, match="holds a film already"):
+        Film.shoot(sd, PROMPT, steps=1, out=tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_is_told(sd, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        Film.shoot(sd, PROMPT, steps=1, out=tmp_path / "file" / "run")
+
+
+# --- again -------------------------------------------------------------------------------------
+
+
+def test_a_replay_is_identical(sd, film):
+    before = {path: path.read_bytes() for path in film.folder.rglob("*") if path.is_file()}
+    replay = film.replay(sd)
+    assert replay.identical and replay.first is None and replay.changed == ()
+    assert {row.address for row in replay.rows} == {*film.text, *film.names, "image"}
+    assert len(replay.rows) == len(film.text) + STEPS * len(film.names) + 1
+    assert str(replay) == f"identical: {len(replay.rows)} arrays"
+    assert before == {path: path.read_bytes() for path in film.folder.rglob("*") if path.is_file()}
+
+
+def test_a_replay_tells_where_the_two_part(sd, film, copy):
+    frame = dict(film[1])
+    frame["unet.up_blocks.0"][0, 0, 0, 0] += np.float32(0.5)
+    frame["x0"] = frame["x0"] * 2
+    write_tensors(frame_path(copy, 1), frame, t=film[1].t, index=1)
+    replay = Film.open(copy).replay(sd)
+    assert not replay.identical and replay.first[:2] == ("unet.up_blocks.0", 1)
+    assert {row.address for row in replay.rows if row.difference} == {"unet.up_blocks.0", "x0"}
+    assert replay.rows[-1].difference == 0
+    (found,) = [row for row in replay.largest if row.address == "x0"]
+    assert found == ("x0", 1, pytest.approx(0.5))
+    assert str(replay).startswith("parts first at unet.up_blocks.0, step 1;")
+
+
+def test_a_replay_goes_as_far_as_the_film(sd, copy):
+    (copy / "image.png").unlink()
+    frame_path(copy, 2).unlink()
+    frame_path(copy, 0).unlink()
+    replay = Film.open(copy).replay(sd)
+    assert replay.identical and {row.step for row in replay.rows} == {None, 1}
+
+
+def test_a_film_of_nothing_is_not_proved(sd, copy):
+    for path in [*(copy / "frames").iterdir(), copy / "text.safetensors", copy / "image.png"]:
+        path.unlink()
+    assert not Film.open(copy).replay(sd).identical
+
+
+def test_a_replay_with_other_weights_says_so(sd, film):
+    other = StableDiffusion.load(sd.checkpoint.place)
+    scramble(other.network("decoder"))
+    replay = film.replay(other)
+    assert replay.first[:2] == ("image", None)
+    (told,) = replay.changed
+    assert told.startswith("weights of decoder: ") and told in str(replay)
+
+
+def test_a_latent_that_was_handed_in_is_kept(sd, tmp_path):
+    latent = sd.draw_noise(9, height=12)
+    kept = latent.copy()
+    film = Film.shoot(sd, PROMPT, steps=2, latent=latent, out=tmp_path / "run")
+    np.testing.assert_array_equal(latent, kept)
+    np.testing.assert_array_equal(film[0]["x"], latent)
+    assert film.image.shape == (12, 16, 3) and film.replay(sd).identical
+
+
+def test_edits_are_replayed_as_they_were_told(sd, film, tmp_path):
+    edits = [
+        Edit("unet.up_blocks.0", halved, steps=range(1, 3), half="cond"),
+        Edit("unet.down_blocks.0.resnets.0", ops.tanh, steps=np.array([0])),
+    ]
+    probes = [Probe({"unet.up_blocks.0", "unet.down_blocks.0.resnets.0"}), Probe(CROSS, norm)]
+    edited = Film.shoot(sd, PROMPT, **RUN, edits=edits, probes=probes, out=tmp_path / "run")
+    assert not np.array_equal(edited.image, film.image)
+    assert edited.dims(FIRST) == () and edited.read(FIRST).shape == (STEPS,)
+    assert edited.replay(sd).identical
+    assert not edited.replay(sd, edits=edits[:1]).identical
+
+
+def test_a_run_patched_with_its_own_film_is_itself(sd, tmp_path):
+    probes = [Probe(CROSS)]
+    own = Film.shoot(sd, PROMPT, steps=2, probes=probes, out=tmp_path / "own")
+    edits = [Edit(CROSS, source=own)]
+    patched = Film.shoot(sd, PROMPT, steps=2, probes=probes, edits=edits, out=tmp_path / "patched")
+    for name in own.names:
+        np.testing.assert_array_equal(patched.read(name), own.read(name))
+    kept = shutil.copytree(tmp_path, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "own")
+    assert Film.open(kept / "patched").replay(sd).identical
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"fn": lambda value: value / 2},
+        {"source": {"unet.up_blocks.0": np.zeros((2, 8, 8, 8), np.float32)}},
+    ],
+)
+def test_what_has_no_name_must_be_handed_in_again(sd, tmp_path, given):
+    edits = [Edit("unet.up_blocks.0", **given)]
+    film = Film.shoot(sd, PROMPT, steps=1, edits=edits, out=tmp_path / "run")
+    with pytest.raises(UsageError, match=r"replay\(sd, probes=…, edits=…\)"):
+        film.replay(sd)
+    assert film.replay(sd, edits=edits).identical
+
+
+def test_a_function_that_has_gone_is_told(sd, copy):
+    place = copy / "film.json"
+    told = place.read_text(encoding="utf-8").replace(":Mean", ":Gone")
+    place.write_text(told, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"xray\.rules:Gone.*replay"):
+        Film.open(copy).replay(sd)
+
+
+def test_facts_that_are_damaged_cannot_be_replayed(sd, copy):
+    (copy / "film.json").write_text("{")
+    film = Film.open(copy)
+    assert len(film) == STEPS and film.state.startswith("3 of ? steps; film.json does not")
+    with pytest.raises(UsageError, match=r"film\.json says no prompt"):
+        film.replay(sd)

@@ -1,0 +1,279 @@
+"""Shooting a film: the run, and its record as it goes on."""
+
+import hashlib
+import math
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.images import to_uint8
+
+from .frames import (
+    DECODED,
+    FACTS,
+    FRAMES,
+    IMAGE,
+    TEXT,
+    frame_path,
+    steps_there,
+    telling,
+    write_image,
+    write_json,
+    write_tensors,
+)
+from .recipe import as_data
+
+if TYPE_CHECKING:  # reading a film does without Keras
+    import keras
+
+    from stable_diffusion_tf import StableDiffusion, Step
+
+    from .film import Film
+    from .rules import Edit, Probe
+
+FIELDS = ("x", "eps_uncond", "eps_cond", "eps", "x0", "x_prev")
+Arrays = Mapping[str, np.ndarray]
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+def shoot(
+    film: "type[Film]",
+    sd: "StableDiffusion",
+    prompt: str,
+    *,
+    negative: str = "",
+    steps: int = 25,
+    guidance: float = 7.5,
+    eta: float = 0.0,
+    seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
+    latent: np.ndarray | None = None,
+    probes: "Sequence[Probe]" = (),
+    edits: "Sequence[Edit]" = (),
+    out: str | Path,
+    memory: float = 1e9,
+    progress: Progress | None = None,
+) -> "Film":
+    """Draw a picture as `sd.generate` does, bit for bit where nothing is edited, and keep the film.
+
+    height, width: in pixels; None is the model's own size. latent: where to start, (1, h, w, 4), of
+    whatever size; None draws it from the seed. out: a folder, new or without a film. memory: bytes
+    that the probes may read in the UNet in one step. progress: as in `sd.denoise`.
+
+    Every file is written as soon as it is known; only the step at hand is kept. Raises UsageError
+    before the first step where probes read too much or the disk is too small, and for a disk that
+    fills up later: what was finished opens.
+    """
+    from .probe import probing
+
+    out = Path(out)
+    start = sd.draw_noise(seed, 1, height, width) if latent is None else latent
+    start = np.asarray(start, np.float32)
+    facts = {
+        "prompt": prompt,
+        "negative": negative,
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "eta": eta,
+        "start": "seed" if latent is None else "latent",
+        "latent_shape": list(start.shape),
+        "tokens": sd.tokenizer.pieces(sd.tokenize(prompt)[0]),
+        **describe(sd),
+        "probes": as_data(list(probes), out),
+        "edits": as_data(list(edits), out),
+    }
+    check_room(out, steps, start.nbytes, look_ahead(sd, start, probes), memory)
+    with probing(sd, probes, edits, steps) as reads:
+        parts = run(sd, facts, start, reads, progress)
+        record(sd, facts, parts, reads.dims, out, memory)
+    return film.open(out)
+
+
+# --- the run -----------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """What one call of a network said: which network, at which step of the loop (the text encoder
+    and the decoder lie outside of it), and the arrays by name, in order of execution."""
+
+    network: str
+    step: "Step | None"
+    arrays: Arrays
+
+
+def run(
+    sd: "StableDiffusion",
+    facts: Mapping[str, Any],
+    x: np.ndarray,
+    reads: Arrays,
+    progress: Progress | None = None,
+) -> Iterator[Part]:
+    """The run that film.json tells of, from x, (1, h, w, 4), inside of `probing`, whose `reads` it
+    picks up."""
+    context, uncond = np.split(sd.encode_text([facts["prompt"], facts["negative"]]), 2)
+    text = {"context": context, "uncond": uncond}
+    yield Part("text_encoder", None, read_in("text_encoder", reads) | text)
+    sd.finish("text_encoder")
+    asked = [facts[name] for name in ("steps", "guidance", "eta", "seed")]
+    shown = {"progress": progress} if progress else {}
+    for step in sd.denoise(context, uncond, *asked, latent=x, **shown):
+        yield Part("unet", step, in_order(step, read_in("unet", reads)))
+    sd.finish("unet")
+    image = to_uint8(sd.decode_latent(step.x_prev))[0]
+    yield Part("decoder", None, read_in("vae", reads) | {"image": image})
+
+
+def read_in(root: str, reads: Arrays) -> dict[str, np.ndarray]:
+    """What was read at the addresses that begin with this name."""
+    return {key: value for key, value in reads.items() if re.match(rf"{root}\b", key)}
+
+
+def in_order(step: "Step", reads: Arrays) -> dict[str, np.ndarray]:
+    """The fields of a step, and between the first and the others what the UNet said on its way."""
+    first, *others = FIELDS
+    return {first: step.x, **reads, **{name: getattr(step, name) for name in others}}
+
+
+def describe(sd: "StableDiffusion") -> dict[str, Any]:
+    """Which model it is, and what it runs on."""
+    return {
+        "scheduler": "LCM" if sd.unet_config.time_cond_proj_dim else "DDIM",
+        "weights": sd.checkpoint.place.name,
+        "precision": sd.precision,
+        "backend": sd.backend,
+        "versions": {
+            "diffusion-xray": project_version(),
+            **{name: sys.modules[name].__version__ for name in ("keras", sd.backend)},
+        },
+    }
+
+
+def project_version() -> str:
+    """The version of this project, which need not be installed."""
+    try:
+        return version("diffusion-xray")
+    except PackageNotFoundError:
+        told = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        return re.search(r'^version = "(.+)"', told, re.MULTILINE)[1]
+
+
+def digest(network: "keras.Model") -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of a network's variables, in their order."""
+    from keras import ops
+
+    made = hashlib.sha256()
+    for variable in network.variables:
+        made.update(f"{variable.path} {variable.dtype} {tuple(variable.shape)}\n".encode())
+        value = np.ascontiguousarray(ops.convert_to_numpy(variable.value))  # one at a time
+        made.update(value.reshape(-1).view(np.uint8))
+    return made.hexdigest()
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def record(
+    sd: "StableDiffusion",
+    facts: Mapping[str, Any],
+    parts: Iterable[Part],
+    dims: Mapping[str, tuple[str, ...]],
+    out: Path,
+    memory: float,
+) -> None:
+    """Write a run as it goes on. film.json is written again whenever another network has been
+    called: only then are its weights known, and the axes of what was read in it."""
+    facts = {**facts, "weights_hash": {}}
+    with telling(out):
+        start_film(out, facts)
+    for network, step, arrays in parts:
+        if step and step.index == 0:
+            sizes = {name: array.nbytes for name, array in arrays.items() if name not in FIELDS}
+            check_room(out, facts["steps"], step.x.nbytes, sizes, memory)
+        with telling(out):
+            if network not in facts["weights_hash"]:
+                facts["weights_hash"][network] = digest(sd.network(network))
+                facts["taps"] = dict(dims)
+                write_json(out / FACTS, facts)
+            WRITERS[network](out, step, arrays)
+
+
+def start_film(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write film.json and make room for the frames. Raises UsageError where there are some."""
+    if steps_there(folder) or (folder / IMAGE).exists():
+        raise UsageError(f"{folder} holds a film already; name another folder")
+    (folder / FRAMES).mkdir(parents=True, exist_ok=True)
+    write_json(folder / FACTS, facts)
+
+
+def add_frame(folder: Path, step: "Step") -> None:
+    """Save the arrays of one step, (b, h, w, 4) float32, as frames/000.safetensors …"""
+    write_step(folder, step, in_order(step, {}))
+
+
+def write_text(folder: Path, _: None, arrays: Arrays) -> None:
+    write_tensors(folder / TEXT, arrays)
+
+
+def write_step(folder: Path, step: "Step", arrays: Arrays) -> None:
+    write_tensors(frame_path(folder, step.index), arrays, t=step.t, index=step.index)
+
+
+def write_decoded(folder: Path, _: None, arrays: Arrays) -> None:
+    reads = {name: array for name, array in arrays.items() if name != "image"}
+    if reads:
+        write_tensors(folder / DECODED, reads)
+    write_image(folder / IMAGE, arrays["image"])
+
+
+WRITERS = {"text_encoder": write_text, "unet": write_step, "decoder": write_decoded}
+
+
+def look_ahead(
+    sd: "StableDiffusion", start: np.ndarray, probes: "Sequence[Probe]"
+) -> dict[str, int]:
+    """Address → bytes that will be read in the UNet in one step, by the probes without a reduce;
+    what a reduce leaves is known only when it has been computed."""
+    from .addresses import matches, patterns_of
+    from .taps import asked, skeleton_of, taps
+
+    whole = [p for probe in probes if probe.reduce is None for p in patterns_of(probe.pattern)]
+    if not whole:
+        return {}
+    latent, *others = asked(sd, "unet")
+    latent = np.broadcast_to(np.float32(0), (latent.shape[0], *start.shape[1:]))
+    seen = taps(skeleton_of(sd, "unet"), latent, *others)
+    found = [tap for tap in seen if any(matches(pattern, tap.address) for pattern in whole)]
+    return {tap.address: math.prod(tap.shape) * start.itemsize for tap in found}
+
+
+def check_room(out: Path, steps: int, latent: int, reads: Mapping[str, int], memory: float) -> None:
+    """Raise UsageError where a step's reads, in bytes by address, are more than `memory`, or where
+    the disk will not hold all steps. latent: its bytes."""
+    taken = sum(reads.values())
+    if taken > memory:
+        most = max(reads, key=reads.get)
+        raise UsageError(
+            f"the probes read {megabytes(taken)} in each step, and memory= allows "
+            f"{megabytes(memory)}; the most is {most} with {megabytes(reads[most])}: narrow the "
+            f'pattern, or reduce it, as in Probe("unet.*.attn2.probs", Mean("head"))'
+        )
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    free, needed = shutil.disk_usage(there).free, steps * (taken + len(FIELDS) * latent)
+    if needed > free:
+        raise UsageError(
+            f"a film of {steps} steps takes {megabytes(needed)}, and {out} has {megabytes(free)} "
+            f"free; free some, narrow the probes or name another out="
+        )
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"
