@@ -10,18 +10,17 @@ the same words on both sides, must move nothing.
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from PIL import Image
 
-from stable_diffusion_tf.images import to_uint8
-from xray import film, plots, script
+from xray import plots, script
+from xray.film import Film
 
 if TYPE_CHECKING:
-    from stable_diffusion_tf import StableDiffusion, Step
+    from stable_diffusion_tf import StableDiffusion
 
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
 SHOWN = 8  # pictures on the film strip
@@ -59,25 +58,30 @@ def main(
     sd = script.load_model(weights, precision)
     tell_words(sd, prompt)
     latent = sd.draw_noise(seed, 1, height, width)
-    context, uncond = np.split(sd.encode_text([prompt, negative]), 2)
-    sd.finish("text_encoder")
-    run = sd.denoise(context, uncond, steps, guidance, eta, seed, latent)
-    sd.network("unet")  # what is wrong with it is said before anything is written
+    context = sd.encode_text([prompt, prompt])
+    sd.denoise(context, context, steps, guidance, eta, seed, latent)  # not begun: it looks
+    same = sd.predict_noise(np.repeat(latent, 2, 0), sd.timesteps(steps)[0], context)
     folder = script.make_folder(out, "text2image", prompt)
     with script.saving_into(folder):
-        film.start_film(folder, describe(sd, prompt, negative, steps, guidance, eta, seed, latent))
-        started, taken = time.perf_counter(), []
-        for step in run:
-            film.add_frame(folder, step)
-            taken.append(step)
-        moved = difference(sd, taken[len(taken) // 2], uncond, context)
-        still = difference(sd, taken[len(taken) // 2], context, context)
-        sd.finish("unet")
-        image = sd.decode_latent(taken[-1].x_prev)[0]
+        started = time.perf_counter()
+        film = Film.shoot(
+            sd,
+            prompt,
+            negative=negative,
+            steps=steps,
+            guidance=guidance,
+            eta=eta,
+            seed=seed,
+            height=height,
+            width=width,
+            out=folder,
+        )
         seconds = time.perf_counter() - started
-        Image.fromarray(to_uint8(image)).save(folder / "image.png")
-        script.save_figure(draw_strip(sd, taken, prompt, seed), folder / "strip.png")
-    print(f"{len(taken)} steps in {seconds:.1f} s, peak memory {script.peak_memory()} GB")
+        script.save_figure(draw_strip(sd, film), folder / "strip.png")
+    half_way = film[len(film) // 2]
+    moved = difference(half_way["eps_uncond"], half_way["eps_cond"])
+    still = difference(*same)
+    print(f"{len(film)} steps in {seconds:.1f} s, peak memory {script.peak_memory()} GB")
     print(
         f"half way the words move the predicted noise by {moved:.1%} "
         f"(control, the same words: {still:.1%})"
@@ -97,45 +101,18 @@ def tell_words(sd: "StableDiffusion", prompt: str) -> None:
         print(f"the model never saw '{word}'; near it, it knows: {', '.join(near)}")
 
 
-def difference(sd: "StableDiffusion", step: "Step", one: np.ndarray, other: np.ndarray) -> float:
-    """How far the noise that a step predicts from one context is from that of another."""
-    both = np.repeat(step.x, 2, axis=0), step.t, np.concatenate([one, other])
-    a, b = sd.predict_noise(*both)
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
-def describe(
-    sd: "StableDiffusion",
-    prompt: str,
-    negative: str,
-    steps: int,
-    guidance: float,
-    eta: float,
-    seed: int,
-    latent: np.ndarray,
-) -> dict[str, Any]:
-    """What film.json holds: all that is needed to run this again."""
-    return {
-        "prompt": prompt,
-        "negative": negative,
-        "steps": steps,
-        "guidance": guidance,
-        "eta": eta,
-        "seed": seed,
-        "latent_shape": list(latent.shape),
-        "scheduler": "DDIM",
-        "weights": sd.checkpoint.place.name,
-        "precision": sd.precision,
-        "backend": sd.backend,
-    }
-
-
-def draw_strip(sd: "StableDiffusion", taken: list["Step"], prompt: str, seed: int) -> Figure:
+def draw_strip(sd: "StableDiffusion", film: Film) -> Figure:
     """What the model believed the picture to be, at evenly spread steps; last, the picture."""
-    chosen = np.unique(np.linspace(0, len(taken) - 1, min(SHOWN, len(taken))).round().astype(int))
-    latents = [taken[i].x0 for i in chosen[:-1]] + [taken[-1].x_prev]
-    labels = [f"step {i + 1}\nt = {taken[i].t}" for i in chosen]
+    steps = np.linspace(0, len(film) - 1, min(SHOWN, len(film))).round().astype(int)
+    *before, last = (film[i] for i in np.unique(steps).tolist())
+    latents = [*(frame["x0"] for frame in before), last["x_prev"]]
+    labels = [f"step {frame.index + 1}\nt = {frame.t}" for frame in [*before, last]]
     images = [sd.decode_latent(latent)[0] for latent in latents]  # one by one: large pictures fit
+    prompt, seed = film.facts["prompt"], film.facts["seed"]
     return plots.film_strip(images, labels, f"“{prompt}”, seed {seed}: what the model expects")
 
 

@@ -214,11 +214,6 @@ def start_film(folder: Path, facts: Mapping[str, Any]) -> None:
     write_json(folder / FACTS, facts)
 
 
-def add_frame(folder: Path, step: "Step") -> None:
-    """Save the arrays of one step, (b, h, w, 4) float32, as frames/000.safetensors …"""
-    write_step(folder, step, in_order(step, {}))
-
-
 def write_text(folder: Path, _: None, arrays: Arrays) -> None:
     write_tensors(folder / TEXT, arrays)
 

@@ -26,7 +26,6 @@ from PIL import Image
 from stable_diffusion_tf.errors import UsageError
 
 from . import camera, export, replay
-from .camera import add_frame, start_film
 from .frames import (
     DECODED,
     FACTS,
@@ -41,7 +40,7 @@ from .frames import (
     steps_there,
 )
 
-__all__ = ["Film", "add_frame", "start_film"]
+__all__ = ["Film"]
 
 CHECKS = {TEXT: fault, DECODED: fault, IMAGE: fault_of_image}
 LATENT, WORDS = ("prompt", "row", "column", "channel"), ("prompt", "token", "channel")

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from stable_diffusion_tf.errors import UsageError
 from tests.xray import reel
 from tests.xray.reel import PROBS, drawn, peak
-from xray.camera import FIELDS
-from xray.film import Film, add_frame, start_film
+from xray.camera import FIELDS, in_order, start_film, write_step
+from xray.film import Film
 from xray.frames import Tensors, write_tensors
 
 
@@ -98,7 +98,7 @@ def test_a_folder_without_a_film(tmp_path):
 def test_a_film_never_overwrites_another(tmp_path):
     start_film(tmp_path / "run", {"steps": 2})
     start_film(tmp_path / "run", {"steps": 3})  # the run before ended without a frame
-    add_frame(tmp_path / "run", reel.step(0))
+    write_step(tmp_path / "run", reel.step(0), in_order(reel.step(0), {}))
     with pytest.raises(UsageError, match="holds a film already"):
         start_film(tmp_path / "run", {"steps": 2})
     assert Film.open(tmp_path / "run").facts["steps"] == 3

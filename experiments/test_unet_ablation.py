@@ -1,0 +1,289 @@
+"""What does each block and each head of the UNet do?
+
+A picture is drawn once as it is, and once for each part of the UNet that is knocked out in all
+steps: what a residual block, an attention or a feed-forward layer adds to its shortcut is set to
+zero (the shortcut stays), a skip brings zeros, a head of a cross-attention attends to nothing. The
+bars show how far the picture moves, in order of execution, beside the distance to a picture from
+another seed; a cross says that what the prompt names is no longer there (only the phantom's
+pictures can be judged). The map shows the heads. The control multiplies everything by one: it must
+be the untouched picture, bit for bit.
+"""
+
+import csv
+import operator
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from safetensors.numpy import save_file
+
+from phantom.judge import judge
+from phantom.world import SIDE, THINGS
+from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.images import to_uint8
+from xray import compare_plots, script
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
+    from xray.probe import TapInfo
+
+EXAMPLE = "a rabbit left of a strawberry on a purple background"
+BLOCKS = {  # what is set to zero → what it is
+    "unet.*.hidden": "residual block",
+    "unet.*.attn1": "self-attention",
+    "unet.*.attn2": "cross-attention",
+    "unet.*.ff": "feed-forward",
+    "unet.*.skips.?": "skip",
+}
+HEADS = "unet.*.attn2.probs"
+PLACE = re.compile(r"unet\.(down|mid|up)_blocks?(?:\.(\d+))?\.(?:resnets|attentions|skips)\.(\d+)")
+SHOWN = 7  # knock-outs whose pictures are shown
+
+
+class Knockout(NamedTuple):
+    """A value that is set to zero: where it is, what it is, and which head alone, if one."""
+
+    address: str
+    kind: str
+    head: int | None = None
+
+    @property
+    def place(self) -> str:
+        """'down 0.1': the second cell of the first level on the way down."""
+        side, *numbers = PLACE.match(self.address).groups()
+        return f"{side} {'.'.join(n for n in numbers if n)}"
+
+
+def main(
+    prompt: Annotated[str, tyro.conf.Positional] = EXAMPLE,
+    /,
+    steps: int = 10,
+    guidance: float = 4.0,
+    seed: int = 0,
+    batch: int = 8,
+    weights: str = "phantom",
+    out: Path = Path("outputs"),
+) -> None:
+    """Knock out each block and each head in turn, and see what the picture loses.
+
+    Args:
+        prompt: what to draw.
+        steps: steps from noise to picture, 1 to 1000.
+        guidance: how far the words' share is exaggerated.
+        seed: draws the noise.
+        batch: how many knock-outs are drawn at a time, 2 or more.
+        weights: a model's name, or its folder or file.
+        out: the folder to save into.
+    """
+    if batch < 2:
+        raise UsageError(f"a batch of {batch} has no second picture to compare with; try 8")
+    sd = script.load_model(weights)
+    places, knockouts = find_knockouts(sd)
+    context, uncond = np.split(sd.encode_text([prompt, ""]), 2)
+    run = {"uncond": uncond, "steps": steps, "guidance": guidance}
+    noise = sd.draw_noise(seed, batch)  # the first is the picture, the others are other pictures
+    plain = draw(sd, np.repeat(context, batch, 0), noise, run)
+    folder = script.make_folder(out, "test_unet_ablation", prompt)
+    with script.saving_into(folder):
+        untouched, latents = knock_out(sd, places, knockouts, context, noise, run)
+        images = decode(sd, np.concatenate([plain, latents]))
+        usual = distance(images[1:batch], images[0]).mean()
+        image, images = images[0], images[batch:]
+        lost = distance(images, image)
+        gone = lacks(images, prompt) & ~lacks(image[None], prompt)
+        script.save_figure(
+            draw_sheet(knockouts, lost, gone, usual, image, images, prompt), folder / "ablation.png"
+        )
+        write_table(folder / "ablation.csv", knockouts, lost, apart(latents, plain[0]), gone)
+        save_file({"untouched": image, "knocked_out": images}, folder / "pictures.safetensors")
+    tell(knockouts, lost, gone, usual)
+    same = np.array_equal(untouched, plain)
+    print(f"control, everything times one: {'the same bits' if same else 'not the same picture'}")
+    print(f"picture  {folder / 'ablation.png'}\ntable    {folder / 'ablation.csv'}")
+    if not same:
+        raise SystemExit("the control failed: multiplying by one changed the picture")
+
+
+# --- knocking out ------------------------------------------------------------------------------
+
+
+def find_knockouts(sd: "StableDiffusion") -> tuple[list["TapInfo"], list[Knockout]]:
+    """The values that can be set to zero, and the knock-outs, both in order of execution."""
+    from xray.probe import taps
+
+    places, knockouts = [], []
+    for tap in taps(sd):
+        kind = next((kind for p, kind in BLOCKS.items() if fnmatchcase(tap.address, p)), None)
+        if kind:
+            knockouts.append(Knockout(tap.address, kind))
+        elif fnmatchcase(tap.address, HEADS):
+            knockouts += [Knockout(tap.address, "head", head) for head in range(tap.shape[1])]
+        else:
+            continue
+        places.append(tap)
+    return places, knockouts
+
+
+def knock_out(
+    sd: "StableDiffusion",
+    places: Sequence["TapInfo"],
+    knockouts: Sequence[Knockout],
+    context: np.ndarray,
+    noise: np.ndarray,
+    run: dict,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the runs end, (batch, h, w, 4) with nothing knocked out, from each noise, and
+    (knock-outs, h, w, 4) from the first.
+
+    What is knocked out is an input of one compiled function: a mask for each place, and in each row
+    of the batch another one.
+    """
+    from xray.probe import Edit, probing
+
+    batch, kept = len(noise), {}
+    contexts, first = np.repeat(context, batch, 0), np.repeat(noise[:1], batch, 0)
+    edit = Edit([tap.address for tap in places], operator.mul, source=kept)
+    with probing(sd, edits=[edit]):
+        kept.update(masks(places, [None] * batch))
+        untouched = draw(sd, contexts, noise, run)
+        ended = []
+        for some in in_batches(knockouts, batch):
+            kept.update(masks(places, some))
+            ended.append(draw(sd, contexts, first, run))
+    return untouched, np.concatenate(ended)[: len(knockouts)]
+
+
+def in_batches(knockouts: Sequence[Knockout], batch: int) -> Iterator[list[Knockout | None]]:
+    """So many at a time; the last ones are filled up by None."""
+    for start in range(0, len(knockouts), batch):
+        some = list(knockouts[start : start + batch])
+        yield some + [None] * (batch - len(some))
+
+
+def masks(
+    places: Sequence["TapInfo"], knocked_out: Sequence[Knockout | None]
+) -> dict[str, np.ndarray]:
+    """Address → ones of the value's shape, but zeros where the row's knock-out lies."""
+    made = {}
+    for tap in places:
+        halves, width, *rest = tap.shape
+        keep = np.ones((len(knocked_out), width), np.float32)
+        for row, one in enumerate(knocked_out):
+            if one and one.address == tap.address:
+                keep[row, slice(None) if one.head is None else one.head] = 0
+        keep = np.tile(keep, (halves, 1)).reshape(-1, width, *[1] * len(rest))
+        made[tap.address] = np.broadcast_to(keep, (len(keep), width, *rest))
+    return made
+
+
+def draw(sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: dict) -> np.ndarray:
+    """Where runs end that start from these latents, (b, h, w, 4)."""
+    *_, last = sd.denoise(contexts, latent=noise, **run)
+    return last.x_prev
+
+
+def decode(sd: "StableDiffusion", latents: np.ndarray) -> np.ndarray:
+    """(n, H, W, 3) in [-1, 1], one by one, so that large pictures fit."""
+    return np.concatenate([sd.decode_latent(latent[None]) for latent in latents])
+
+
+# --- what is lost ------------------------------------------------------------------------------
+
+
+def distance(images: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """How far pictures (n, H, W, 3) in [-1, 1] are from one: RMS in per cent of full scale, (n,)."""
+    return 50 * np.sqrt(np.mean((images - image) ** 2, axis=(1, 2, 3)))
+
+
+def apart(latents: np.ndarray, latent: np.ndarray) -> np.ndarray:
+    """The distance between latents (n, h, w, 4) and one, as a share of its length, (n,)."""
+    far = np.linalg.norm((latents - latent).reshape(len(latents), -1), axis=1)
+    return far / np.linalg.norm(latent)
+
+
+def lacks(images: np.ndarray, prompt: str) -> np.ndarray:
+    """Whether pictures (n, H, W, 3) in [-1, 1] do not show all things that the prompt names, (n,)
+    bool; False where the prompt, or the size of the pictures, is not of the phantom's world."""
+    named = {thing for thing in THINGS if re.search(rf"\b{thing}\b", prompt)}
+    if not named or images.shape[1:3] != (SIDE, SIDE):
+        return np.zeros(len(images), bool)
+    found = (judge(image, len(named)).matches for image in to_uint8(images))
+    return np.array([named != {match.thing.name for match in matches} for matches in found])
+
+
+# --- telling -----------------------------------------------------------------------------------
+
+
+def tell(knockouts: Sequence[Knockout], lost: np.ndarray, gone: np.ndarray, usual: float) -> None:
+    print(f"{len(knockouts)} knock-outs; without {gone.sum()} of them what was named is gone")
+    print(f"  {usual:5.1f} % of full scale: a picture from another seed")
+    for i in np.argsort(-lost)[:SHOWN]:
+        print(f"  {lost[i]:5.1f} % {said(knockouts[i])}")
+
+
+def said(one: Knockout) -> str:
+    return f"{one.kind}{'' if one.head is None else f' {one.head}'}, {one.place}"
+
+
+def draw_sheet(
+    knockouts: Sequence[Knockout],
+    lost: np.ndarray,
+    gone: np.ndarray,
+    usual: float,
+    image: np.ndarray,
+    images: np.ndarray,
+    prompt: str,
+) -> Figure:
+    """Blocks as bars, heads as a map, and the pictures that moved furthest."""
+    head = np.array([one.head is not None for one in knockouts])
+    blocks = [one for one in knockouts if one.head is None]
+    bars = compare_plots.Bars(
+        [one.place for one in blocks],
+        [one.kind for one in blocks],
+        lost[~head],
+        gone[~head],
+        float(usual),
+    )
+    layers = list(dict.fromkeys(one.place for one in knockouts if one.head is not None))
+    worst = np.argsort(-lost)[:SHOWN]
+    labels = ["untouched"] + [f"{said(knockouts[i])}\n{lost[i]:.1f} %" for i in worst]
+    return compare_plots.knockout_sheet(
+        bars,
+        layers,
+        lost[head].reshape(len(layers), -1),
+        np.stack([image, *images[worst]]),
+        labels,
+        f"“{prompt}”: {finding(blocks, bars, lost[head])}",
+    )
+
+
+def finding(blocks: Sequence[Knockout], bars: compare_plots.Bars, heads: np.ndarray) -> str:
+    first = blocks[int(np.argmax(bars.lost))]
+    return (
+        f"knocking out the {first.kind} {first.place} moves the picture most, by "
+        f"{bars.lost.max():.0f} % of full scale; no single head by more than {heads.max():.0f} %"
+    )
+
+
+def write_table(
+    path: Path,
+    knockouts: Sequence[Knockout],
+    lost: np.ndarray,
+    moved: np.ndarray,
+    gone: np.ndarray,
+) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["address", "kind", "head", "picture, % RMS", "latent, relative", "gone"])
+        for one, *numbers in zip(knockouts, lost, moved, gone, strict=True):
+            pixels, latent, lacking = numbers
+            table.writerow([*one, f"{pixels:.3f}", f"{latent:.4f}", int(lacking)])
+
+
+if __name__ == "__main__":
+    script.run(main)
