@@ -27,6 +27,7 @@ lint: .venv/.test ## check format and style
 bench: .venv/.oracle ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py
 	$(PY) benchmarks/stable_diffusion.py
+	$(PY) benchmarks/probes.py
 
 phantom: .venv/.runtime ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train_vae

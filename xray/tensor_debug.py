@@ -26,10 +26,10 @@ from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.errors import UsageError
 
 from . import measure
+from .paint import around_zero, from_bytes, from_zero, painted
+from .words import bars, facts, plain_bytes
 
-BARS, BLOCKS = 12, " ▁▂▃▄▅▆▇█"
 SHOWN = 8  # pictures, side by side in a notebook
-MAGENTA = np.array([1, -1, 1], np.float32)  # no colour of a latent: here is NaN or infinity
 
 
 def lerp(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
@@ -305,63 +305,7 @@ class DebugTensor:
         return cls(array, known["name"], known["space"], tuple(known["dims"].split()), step)
 
 
-# --- numbers in words ----------------------------------------------------------------------------
-
-
-def facts(array: np.ndarray) -> dict[str, int | str]:
-    """Mean, deviation, least and most of the finite values, and how many NaN, inf and zeros."""
-    finite = array[np.isfinite(array)]
-    nans = int(np.isnan(array).sum())
-    counts = {
-        "NaN": nans,
-        "inf": array.size - finite.size - nans,
-        "zeros": int(np.count_nonzero(array == 0)),
-    }
-    if not finite.size:
-        return dict.fromkeys(("mean", "deviation", "least", "most"), "–") | counts
-    scaled, scale = unit(finite)  # the square of a large value would overflow
-    least, most = (plain_number(pick(finite)) for pick in (np.min, np.max))
-    mean, deviation = (f"{moment(scaled) * scale:.3g}" for moment in (np.mean, np.std))
-    return {"mean": mean, "deviation": deviation, "least": least, "most": most} | counts
-
-
-def bars(array: np.ndarray) -> str:
-    """The histogram of the finite values in block characters, '|▁▃█▃▁|'; '' where there are none.
-
-    A blank is an empty bin; one value only stands in the middle.
-    """
-    finite, _ = unit(array[np.isfinite(array)])
-    if not finite.size:
-        return ""
-    low, high = finite.min(), finite.max()
-    place = (finite - low) / (high - low) if high > low else np.full(finite.shape, 0.5)
-    bins = np.minimum((place * BARS).astype(int), BARS - 1)
-    counts = np.bincount(bins.ravel(), minlength=BARS)
-    heights = np.ceil(counts / counts.max() * (len(BLOCKS) - 1)).astype(int)
-    return f"|{''.join(BLOCKS[height] for height in heights)}|"
-
-
-def unit(finite: np.ndarray) -> tuple[np.ndarray, float]:
-    """Values divided by the largest, float64 in [-1, 1], and what they were divided by."""
-    values = finite.astype(np.float64)
-    scale = float(np.max(np.abs(values), initial=0.0)) or 1.0
-    return values / scale, scale
-
-
-def plain_number(value: np.generic) -> str:
-    """Integers in full, anything else to three digits."""
-    return f"{value:.3g}" if isinstance(value, np.floating) else str(int(value))
-
-
-def plain_bytes(count: int) -> str:
-    """'16 bytes', '65.5 kB', '1.2 GB': powers of a thousand."""
-    if count < 1000:
-        return f"{count} bytes"
-    power = min(int(math.log10(count)) // 3, 4)
-    return f"{count / 1000**power:.1f} {' kMGT'[power]}B"
-
-
-# --- arrays as pictures --------------------------------------------------------------------------
+# --- where its maps are ---------------------------------------------------------------------------
 
 
 def default_dims(dims: tuple[str, ...], ndim: int) -> tuple[str, ...]:
@@ -389,42 +333,6 @@ def as_batch(tensor: DebugTensor) -> np.ndarray:
     if tensor.array.ndim not in (3, 4):
         raise UsageError(f"{tensor.name} is {tensor.array.shape}; {tensor.space} is (b, h, w, c)")
     return tensor.array.reshape(-1, *tensor.array.shape[-3:])
-
-
-def from_bytes(images: np.ndarray) -> np.ndarray:
-    """uint8 0 … 255 → [-1, 1]; floats are there already."""
-    return images / np.float32(127.5) - 1 if images.dtype == np.uint8 else images
-
-
-def around_zero(maps: np.ndarray) -> np.ndarray:
-    """(n, h, w) → (n, h, w, 3): zero is grey, the value farthest from it black or white."""
-    return gray(maps / reach(maps))
-
-
-def from_zero(maps: np.ndarray) -> np.ndarray:
-    """(n, h, w) → (n, h, w, 3): zero is black, the largest value white."""
-    return gray(2 * (maps / reach(maps)) - 1)
-
-
-def reach(maps: np.ndarray) -> np.ndarray:
-    """The largest finite |value| of each map, (n, 1, 1); 1 where all are zero."""
-    size = np.abs(maps.astype(np.float64))
-    largest = np.max(size, (-2, -1), keepdims=True, where=np.isfinite(size), initial=0.0)
-    return np.where(largest == 0, 1.0, largest)
-
-
-def gray(maps: np.ndarray) -> np.ndarray:
-    return np.repeat(maps[..., None], 3, axis=-1)
-
-
-def painted(rgb: np.ndarray) -> np.ndarray:
-    """Colours (n, H, W, 3) → float32 within [-1, 1]; magenta where a number is missing."""
-    with np.errstate(over="ignore"):
-        rgb = np.asarray(rgb, np.float32)
-    if rgb.ndim != 4 or rgb.shape[-1] != 3:
-        raise UsageError(f"pictures are (n, H, W, 3), not {rgb.shape}: hand in another to_rgb")
-    whole = np.isfinite(rgb).all(-1, keepdims=True)
-    return np.where(whole, np.clip(rgb, -1, 1), MAGENTA)
 
 
 def fractions(array: np.ndarray) -> np.dtype:

@@ -22,6 +22,7 @@ from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.unet import timestep_embedding
 from tests import keras_cv_models, seed_model
 from tests.oracles import parting, random_array
+from xray.probe import Edit, Probe, capture
 
 pytestmark = pytest.mark.parity
 
@@ -83,6 +84,18 @@ def keras_cv() -> SimpleNamespace:
         "decoder": array(models.decoder(latent * SCALE)),
     }
     return SimpleNamespace(networks=networks, answers=answers)
+
+
+def test_their_own_layers_are_tapped(keras_cv):
+    """As docs/any-model.md shows it: their model, unchanged, under their names."""
+    unet = keras_cv.networks["diffusion_model"]
+    asked = {"latent": latent, "timestep_embedding": time_embedding(32), "context": context}
+    out, values = capture(unet, asked, [Probe("*.spatial_transformer*")])
+    np.testing.assert_array_equal(out, array(unet.predict_on_batch(asked)))
+    blocks = [address for address in values if address.count(".") == 1]
+    assert len(blocks) == 16 and len(values) > 100
+    silenced, _ = capture(unet, asked, edits=[Edit(blocks[0], lambda x: x * 0)])
+    assert parting(silenced, out) > 1e-3
 
 
 @pytest.fixture(scope="module")
