@@ -155,6 +155,7 @@ def test_every_tap_is_listed_with_its_shape_and_axes(sd):
         known = {a for a in addresses(sd.network(part)) if not a.endswith(".pad")}
         assert known <= {address.split(":")[0] for address in listed} | {"vae"}, part
     assert not [tap for tap in listed.values() if any(d.startswith("axis_") for d in tap.dims)]
+    assert not [address for address, tap in listed.items() if not tap.meaning]
 
 
 def test_the_list_needs_no_weights(monkeypatch):
