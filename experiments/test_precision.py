@@ -4,10 +4,13 @@ Text encoder, UNet and decoder are called once each, on the same inputs in every
 a latent half way through a run, and the latent where it ends. Every value inside is compared with
 that of float32 at the same address. The curves show the relative difference over the order of
 execution: a step up is a layer that loses much, a slow climb is rounding that adds up, and where
-a norm or a softmax takes the scale out, a curve may fall again. The control is float32 once more,
-loaded and compiled anew: every value must be equal, bit for bit.
+a norm or a softmax takes the scale out, a curve may fall again. The phantom's weights are shipped
+in float16, so storing them so loses nothing: what is left there is another order of the sums. The
+control is float32 once more, loaded and compiled anew: every value must be equal, bit for bit.
 """
 
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +19,7 @@ import numpy as np
 import tyro
 
 from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.lcm import guidance_embedding
 from xray import compare_plots, script
 from xray.compare import (
     BACKENDS,
@@ -87,10 +91,11 @@ def find_inputs(
     context, uncond = np.split(sd.function("text_encoder")(ids), 2)
     taken = list(sd.denoise(context, uncond, steps, guidance, seed=seed))
     half, both = taken[len(taken) // 2], np.concatenate([uncond, context])
-    times = np.full(2, half.t, np.int32)
+    times, width = np.full(2, half.t, np.int32), sd.unet_config.time_cond_proj_dim
+    told = [guidance_embedding(guidance, width).repeat(2, axis=0)] if width else []  # an LCM
     return {
         "text_encoder": (ids,),
-        "unet": (np.repeat(half.x, 2, axis=0), times, both),
+        "unet": (np.repeat(half.x, 2, axis=0), times, both, *told),
         "decoder": (taken[-1].x_prev / np.float32(sd.vae_config.scaling_factor),),
     }
 
@@ -100,17 +105,15 @@ def reads_again(weights: str, precision: str, asked: Asked, pattern: str) -> dic
     return reads_of(script.load_model(weights, precision), asked, pattern)
 
 
-def variants(own: str, weights: str, asked: Asked, pattern: str) -> dict:
-    """Name → a function that reads all values. Other backends where they are installed."""
-    there = [backend for backend in BACKENDS if backend != own and find_spec(backend)]
-    return {
-        precision: lambda precision=precision: reads_again(weights, precision, asked, pattern)
-        for precision in PRECISIONS
-    } | {
-        BACKENDS[backend]: lambda backend=backend: reads_on(
-            backend, asked, weights, pattern=pattern
-        )
-        for backend in there
+def variants(
+    own: str, weights: str, asked: Asked, pattern: str
+) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
+    """Name → what reads all values; other backends where they are installed."""
+    precisions = {p: partial(reads_again, weights, p, asked, pattern) for p in PRECISIONS}
+    others = [backend for backend in BACKENDS if backend != own and find_spec(backend)]
+    return precisions | {
+        BACKENDS[backend]: partial(reads_on, backend, asked, weights, pattern=pattern)
+        for backend in others
     }
 
 
@@ -123,17 +126,17 @@ def tell(name: str, comparison: Comparison) -> None:
 
 
 def finding(comparisons: dict[str, Comparison]) -> str:
-    """The title: which variant parts most and where, and how close the closest stays."""
-    ranked = sorted(comparisons, key=lambda name: comparisons[name].furthest.difference)
-    most, least = (comparisons[ranked[i]].furthest for i in (-1, 0))
+    """The title: which variant parts most and where, and how far the others do."""
+    furthest = {name: comparison.furthest for name, comparison in comparisons.items()}
+    *_, second, first = sorted(furthest, key=lambda name: furthest[name].difference)
     return (
-        f"{ranked[-1]} parts furthest from float32, by {size(most)} in the {most.part}; "
-        f"{ranked[0]} stays within {size(least)}"
+        f"{first} parts furthest from float32, by {size(furthest[first])} "
+        f"({furthest[first].part}); the others by {size(furthest[second])} at most"
     )
 
 
 def size(row: Row) -> str:
-    return f"{row.difference:.1%}" if row.difference >= 1e-3 else f"{row.difference:.0e}"
+    return f"{100 * row.difference:.1f} %" if row.difference >= 1e-3 else f"{row.difference:.1e}"
 
 
 if __name__ == "__main__":

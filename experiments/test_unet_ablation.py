@@ -4,7 +4,7 @@ A picture is drawn once as it is, and once for each part of the UNet that is kno
 steps: what a residual block, an attention or a feed-forward layer adds to its shortcut is set to
 zero (the shortcut stays), a skip brings zeros, a head of a cross-attention attends to nothing. The
 bars show how far the picture moves, in order of execution, beside the distance to a picture from
-another seed; a cross says that what the prompt names is no longer there (only the phantom's
+another seed; a cross says that the judge no longer finds what the prompt names (only the phantom's
 pictures can be judged). The map shows the heads. The control multiplies everything by one: it must
 be the untouched picture, bit for bit.
 """
@@ -95,12 +95,15 @@ def main(
         usual = distance(images[1:batch], images[0]).mean()
         image, images = images[0], images[batch:]
         lost = distance(images, image)
-        gone = lacks(images, prompt) & ~lacks(image[None], prompt)
+        missing = lacks(image[None], prompt)[0]
+        gone = lacks(images, prompt) & ~missing
         script.save_figure(
             draw_sheet(knockouts, lost, gone, usual, image, images, prompt), folder / "ablation.png"
         )
         write_table(folder / "ablation.csv", knockouts, lost, apart(latents, plain[0]), gone)
         save_file({"untouched": image, "knocked_out": images}, folder / "pictures.safetensors")
+    if missing:
+        print("the judge misses something in the untouched picture: no knock-out is judged")
     tell(knockouts, lost, gone, usual)
     same = np.array_equal(untouched, plain)
     print(f"control, everything times one: {'the same bits' if same else 'not the same picture'}")
@@ -196,7 +199,7 @@ def decode(sd: "StableDiffusion", latents: np.ndarray) -> np.ndarray:
 
 
 def distance(images: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """How far pictures (n, H, W, 3) in [-1, 1] are from one: RMS in per cent of full scale, (n,)."""
+    """How far pictures (n, H, W, 3) in [-1, 1] are from one: RMS, per cent of full scale, (n,)."""
     return 50 * np.sqrt(np.mean((images - image) ** 2, axis=(1, 2, 3)))
 
 
@@ -220,7 +223,7 @@ def lacks(images: np.ndarray, prompt: str) -> np.ndarray:
 
 
 def tell(knockouts: Sequence[Knockout], lost: np.ndarray, gone: np.ndarray, usual: float) -> None:
-    print(f"{len(knockouts)} knock-outs; without {gone.sum()} of them what was named is gone")
+    print(f"{len(knockouts)} knock-outs; {gone.sum()} hide from the judge what the prompt names")
     print(f"  {usual:5.1f} % of full scale: a picture from another seed")
     for i in np.argsort(-lost)[:SHOWN]:
         print(f"  {lost[i]:5.1f} % {said(knockouts[i])}")
@@ -263,10 +266,10 @@ def draw_sheet(
 
 
 def finding(blocks: Sequence[Knockout], bars: compare_plots.Bars, heads: np.ndarray) -> str:
-    first = blocks[int(np.argmax(bars.lost))]
+    first, most = blocks[int(np.argmax(bars.lost))], bars.lost.max()
     return (
-        f"knocking out the {first.kind} {first.place} moves the picture most, by "
-        f"{bars.lost.max():.0f} % of full scale; no single head by more than {heads.max():.0f} %"
+        f"without the {first.kind} {first.place} the picture moves most, by {most:.0f} % of full "
+        f"scale; without a single head by {heads.max():.0f} % at most"
     )
 
 
