@@ -16,7 +16,7 @@ run: .venv/.runtime ## draw a picture from words, then take a picture through th
 	$(PY) experiments/test_image_encoder.py
 
 test: .venv/.test ## the tests: no network, no download, no GPU
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
 	$(PY) -m pytest -m parity

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from phantom.score_attention import masks_in
@@ -64,7 +63,7 @@ def main(
         raise UsageError("the prompt has no word to listen to; try 'a cat'")
     for word, near in sd.unknown_words(prompt).items():
         print(f"the model never saw '{word}'; near it, it knows: {', '.join(near)}")
-    given = None if image is None else read_image(image, sd.size)
+    given = None if image is None else script.read_image(image, sd.size)
     nothing = np.zeros((1, 1, 1), np.float32)
     sd.denoise(nothing, nothing, steps, guidance, seed=seed, progress=list)  # not begun: it looks
     sd.network("unet")  # what is wrong with it is said before anything is written
@@ -175,16 +174,6 @@ def covers(heat: np.ndarray) -> float:
 def told(word: str, own: Mapping[str, float], other: Mapping[str, float]) -> str:
     said = f", IoU with its mask {own[word]:.2f}" if word in own else ""
     return said + (f" (control, another thing's map: {other[word]:.2f})" if word in other else "")
-
-
-def read_image(path: Path, size: int) -> np.ndarray:
-    """The middle square of a picture, (size, size, 3) uint8."""
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"cannot read {path} ({error}); name a whole PNG or JPEG") from None
-    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 
 if __name__ == "__main__":

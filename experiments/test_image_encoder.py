@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 import tyro
 from matplotlib import cbook
-from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from stable_diffusion_tf.errors import UsageError
@@ -45,7 +44,7 @@ def main(
         out: the folder to save into.
     """
     paths = find_images(image or sample())
-    images = np.stack([read_image(path, size) for path in paths])
+    images = np.stack([script.read_image(path, size) for path in paths])
     sd = script.load_model(weights, precision)
     images = to_model(images, sd.vae_config.factor)
     for part in ("encoder", "decoder"):
@@ -111,18 +110,6 @@ def find_images(place: Path) -> list[Path]:
     if not found:
         raise UsageError(f"no picture in {place}; known are {', '.join(sorted(SUFFIXES))}")
     return found
-
-
-def read_image(path: Path, size: int) -> np.ndarray:
-    """The middle square of a picture, (size, size, 3) uint8, RGB, turned as its EXIF says."""
-    if not 16 <= size <= 4096:
-        raise UsageError(f"a size of {size} is not from 16 to 4096 pixels; try 256")
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"cannot read {path} ({error}); name a whole PNG or JPEG") from None
-    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 
 if __name__ == "__main__":

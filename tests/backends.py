@@ -50,10 +50,14 @@ def answers(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def answers_on(backend: str, folder: Path, name: str) -> dict[str, np.ndarray]:
-    """Ours, on another backend, in a process that ends with it."""
-    out = folder / f"{backend}.npz"
+    """Ours, on another backend."""
+    return told_by("tests.backends", backend, folder / f"{backend}.npz", str(folder), name)
+
+
+def told_by(module: str, backend: str, out: Path, *words: str) -> dict[str, np.ndarray]:
+    """What a module writes into `out`, on a backend of choice, in a process that ends with it."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.backends", str(folder), name, str(out)],
+        [sys.executable, "-m", module, *words, str(out)],
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": backend},
         capture_output=True,

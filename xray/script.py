@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from PIL import Image, ImageOps
 
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16
@@ -120,6 +122,18 @@ def new_folder(stem: Path) -> Path:
                 raise
             number += 1
             folder = stem.with_name(f"{stem.name}-{number}")
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """The middle square of a picture, (size, size, 3) uint8, RGB, turned as its EXIF says."""
+    if not 16 <= size <= 4096:
+        raise UsageError(f"a size of {size} is not from 16 to 4096 pixels; try 256")
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"cannot read {path} ({error}); name a whole PNG or JPEG") from None
+    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_unet_ablation as ablation
-from experiments.test_unet_ablation import Knockout
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf import StableDiffusion
 from tests import oracles
 from tests.experiments.test_scripts import call, only, spread
 from tests.golden.make_relatives import GOLDEN
+from xray import knockout
+from xray.knockout import Knockout
 from xray.probe import Edit, probing
 
 CROSS = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2"
@@ -29,7 +30,7 @@ def sd() -> StableDiffusion:
 
 @pytest.fixture(scope="module")
 def found(sd) -> tuple:
-    return ablation.find_knockouts(sd)
+    return knockout.find_knockouts(sd)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_mask_is_zero_where_its_row_says_in_both_halves(found):
     block = Knockout(HIDDEN, "residual block")
     head = Knockout(f"{CROSS}.probs", "head", 2)
     assert block in knockouts and head in knockouts
-    made = ablation.masks(places, [block, None, head])
+    made = knockout.masks(places, [block, None, head])
     assert {tap.address: (6, *tap.shape[1:]) for tap in places} == {
         address: mask.shape for address, mask in made.items()
     }
@@ -88,7 +89,7 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
     some = [Knockout(HIDDEN, ""), Knockout(f"{CROSS}.probs", "", 1), Knockout(CROSS, "")]
     context, uncond = np.split(sd.encode_text(["a cat", ""]), 2)
     run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, sd.draw_noise(0, 4)
-    untouched, ended = ablation.knock_out(sd, places, some, context, noise, run)
+    untouched, ended = knockout.knock_out(sd, places, some, context, noise, run)
 
     def off(row):
         keep = np.arange(8) % 4 != row
@@ -96,18 +97,18 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
 
     edits = [Edit(HIDDEN, off(0)), Edit(f"{CROSS}.probs", off(1), heads=[1]), Edit(CROSS, off(2))]
     with probing(sd, edits=edits):
-        expected = ablation.draw(sd, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
+        expected = knockout.draw(sd, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
     np.testing.assert_array_equal(ended, expected[:3])
     np.testing.assert_array_equal(untouched[0], expected[3])
     assert np.all(ablation.apart(expected[:3], untouched[0]) > 1e-4)
 
 
 def test_a_latent_consistency_model_is_knocked_out_too(lcm):
-    places, knockouts = ablation.find_knockouts(lcm)
+    places, knockouts = knockout.find_knockouts(lcm)
     context, uncond = np.split(lcm.encode_text(["a cat", ""]), 2)
     run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, lcm.draw_noise(0, 2)
-    untouched, ended = ablation.knock_out(lcm, places, knockouts[:2], context, noise, run)
-    plain = ablation.draw(lcm, np.repeat(context, 2, 0), noise, run)
+    untouched, ended = knockout.knock_out(lcm, places, knockouts[:2], context, noise, run)
+    plain = knockout.draw(lcm, np.repeat(context, 2, 0), noise, run)
     np.testing.assert_array_equal(untouched, plain)
     assert np.all(ablation.apart(ended, plain[0]) > 0)
 

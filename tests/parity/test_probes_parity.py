@@ -1,30 +1,12 @@
 """Probes and edits on the other backends: right in every kind of model, harmless in the phantom."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from tests.backends import ROOT
+from tests.backends import told_by
 from tests.xray import toys
 
 pytestmark = [pytest.mark.parity, pytest.mark.parametrize("backend", ["jax", "torch"])]
-
-
-def told_by(module: str, backend: str, out) -> dict[str, np.ndarray]:
-    """What a module says in a process of its own, on a backend of choice."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(out)],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": backend},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    with np.load(out) as found:
-        return dict(found)
 
 
 def test_toys_of_every_kind_give_out_what_arithmetic_says(backend, tmp_path):
