@@ -71,8 +71,9 @@ def write_model(
     dtype: str,
 ) -> None:
     """A whole checkpoint, parts: 'text_encoder', 'unet' and 'vae' → config, weights. scheduler:
-    diffusers' config of it; {} takes the DDIM of SD 1.x. Raises UsageError."""
-    scheduler = dict(scheduler) or SCHEDULER
+    diffusers' config of it; {} takes the DDIM of SD 1.x, one without a class is DDIM's. Raises
+    UsageError."""
+    scheduler = {"_class_name": SCHEDULER["_class_name"]} | (dict(scheduler) or SCHEDULER)
     with telling(folder):
         for part, (config, source) in parts.items():
             write_source(folder, part, config, source, dtype)

@@ -187,6 +187,15 @@ def test_the_scheduler_is_ddim_where_the_format_has_none(drawn, tmp_path):
     assert index["scheduler"] == ["diffusers", "DDIMScheduler"]
 
 
+def test_a_scheduler_without_a_class_is_ddim(drawn, tmp_path):
+    place = as_folder(drawn, tmp_path / "from")
+    config = {"beta_start": 0.001}
+    write_module.write_json(place / "scheduler" / "scheduler_config.json", config)
+    StableDiffusion.load(place).save(tmp_path / "to")
+    saved = read_json(tmp_path / "to" / "scheduler" / "scheduler_config.json")
+    assert saved == {"_class_name": "DDIMScheduler"} | config
+
+
 def test_the_scheduler_of_a_checkpoint_is_kept(folder, drawn, tmp_path):
     place = as_folder(drawn, tmp_path / "from")
     unet = read_json(place / "unet" / "config.json") | {"time_cond_proj_dim": 24}
