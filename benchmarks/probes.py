@@ -1,9 +1,9 @@
 """What does looking cost? A run alone, its film, and the film with every cross-attention map.
 
-One process takes the kinds in turns, so that a noisy machine is noisy for all, and times each step
-with all that is done in it: the network, what the probes reduce, the frame on disk. The first step
-of a run, in which it is compiled, is told apart. Peaks of memory are of processes of their own, one
-for each kind. The phantom by default; `--weights` names any other checkpoint.
+The kinds take turns step by step, in one process, so that a noisy machine is noisy for all. Timed
+is all that a step does: the network for both halves of the guidance, the arithmetic around it, what
+the probes reduce, the frame on disk; compiling is left out. Peaks of memory are of processes of
+their own, one for each kind. The phantom by default; `--weights` names any other checkpoint.
 """
 
 import json
@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,82 +24,84 @@ PROMPT = "a cat left of an apple on a red background"
 KINDS = ("alone", "film", "film with all cross-attention")
 
 
-def watch(times: list[float]) -> Callable[[Sequence[int]], Iterator[int]]:
-    """A progress function that notes when each step begins, and when the last has ended."""
-
-    def steps(indices: Sequence[int]) -> Iterator[int]:
-        for index in indices:
-            times.append(time.perf_counter())
-            yield index
-        times.append(time.perf_counter())
-
-    return steps
-
-
-def run(sd: Any, kind: str, steps: int, out: Path) -> list[float]:
-    """Seconds of each step."""
-    from xray.film import Film
+def probes_of(kind: str) -> list:
     from xray.probe import Mean, Probe
 
-    times: list[float] = []
-    if kind == "alone":
-        context = sd.encode_text([PROMPT, ""])
-        for _ in sd.denoise(context[:1], context[1:], steps, progress=watch(times)):
-            pass
-    else:
-        probes = [Probe("unet.*.attn2.probs", Mean("head"))] if "attention" in kind else []
-        Film.shoot(sd, PROMPT, steps=steps, probes=probes, out=out, progress=watch(times))
-    return [after - before for before, after in pairwise(times)]
+    return [Probe("unet.*.attn2.probs", Mean("head"))] if "attention" in kind else []
+
+
+def taking_steps(sd: Any, kind: str, steps: int, out: Path) -> Iterator[float]:
+    """Take a step of a run whenever asked, and give the seconds that it took."""
+    from xray.camera import in_order, start_film, write_step
+    from xray.probe import probing
+
+    start_film(out, {"steps": steps})
+    with probing(sd, probes_of(kind)) as reads:
+        function = sd.function("unet")  # of this kind; the next kind has another
+    context = sd.encode_text([PROMPT, ""])
+    run = sd.denoise(context[:1], context[1:], steps, progress=list)
+    while True:
+        started = time.perf_counter()
+        sd.functions["unet"] = function
+        step = next(run, None)
+        if step is None:
+            return
+        if "film" in kind:
+            write_step(out, step, in_order(step, reads))
+        yield time.perf_counter() - started
 
 
 def child(weights: str, kind: str, steps: int) -> None:
     """One process: print the most memory that it held, in bytes."""
     import resource
 
+    from xray.film import Film
     from xray.script import load_model
 
-    with tempfile.TemporaryDirectory() as out:
-        run(load_model(weights), kind, steps, Path(out))
+    sd = load_model(weights)
+    if kind == "alone":
+        sd.generate(PROMPT, steps=steps)
+    else:
+        with tempfile.TemporaryDirectory() as out:
+            Film.shoot(sd, PROMPT, steps=steps, probes=probes_of(kind), out=out)
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
 
 
 def peak(weights: str, kind: str, steps: int) -> float:
-    command = [sys.executable, __file__, "--weights", weights, "--steps", str(steps)]
+    command = [sys.executable, __file__, "--weights", weights, "--long", str(steps)]
     done = subprocess.run(
         [*command, "--kind", kind], cwd=ROOT, check=True, capture_output=True, text=True
     )
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(weights: str, steps: int, turns: int, long: int) -> None:
+def times(weights: str, steps: int) -> dict[str, list[float]]:
+    """Kind → the seconds of each step but the first, in which it is compiled."""
     from xray.script import load_model
 
+    sd = load_model(weights)
+    with tempfile.TemporaryDirectory() as out:
+        runs = [taking_steps(sd, kind, steps, Path(out) / kind) for kind in KINDS]
+        turns = list(islice(zip(*runs, strict=True), 1, None))
+    return dict(zip(KINDS, zip(*turns, strict=True), strict=True))
+
+
+def compare(weights: str, steps: int, long: int) -> None:
     # first, while this process is small: one that it starts begins with its peak
     peaks = {kind: peak(weights, kind, long) for kind in KINDS}
-    sd = load_model(weights)
-    sd.finish = lambda *_: None  # the large parts stay, so that every turn begins alike
-    taken: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
-    for _ in range(turns):
-        for kind, seconds in taken.items():
-            with tempfile.TemporaryDirectory() as out:
-                seconds.append(run(sd, kind, steps, Path(out)))
-    print(f"{weights}, {steps} steps, {turns} turns; peaks of {long} steps")
-    print(f"{'':32}{'first step':>12}{'others':>12}{'ratio':>8}{'peak':>10}")
-    base = statistics.median(s for run_ in taken["alone"] for s in run_[1:])
-    for kind, runs in taken.items():
-        first = statistics.median(seconds[0] for seconds in runs)
-        others = statistics.median(s for seconds in runs for s in seconds[1:])
-        print(
-            f"{kind:32}{first:>10.2f} s{others * 1e3:>9.1f} ms{others / base:>8.3f}"
-            f"{peaks[kind] / 1e6:>7.0f} MB"
-        )
+    taken = times(weights, steps)
+    print(f"{weights}: medians of {steps - 1} steps; peaks of whole runs of {long} steps")
+    print(f"{'':32}{'a step':>12}{'ratio':>8}{'peak':>10}")
+    for kind, seconds in taken.items():
+        step = statistics.median(seconds)
+        ratio = statistics.median(a / b for a, b in zip(seconds, taken["alone"], strict=True))
+        print(f"{kind:32}{step * 1e3:>9.1f} ms{ratio:>8.3f}{peaks[kind] / 1e6:>7.0f} MB")
 
 
 def main(
     weights: str = "phantom",
-    steps: int = 25,
-    turns: int = 5,
+    steps: int = 200,
     long: int = 50,
     kind: str | None = None,
 ) -> None:
@@ -108,14 +110,13 @@ def main(
     Args:
         weights: a model's name, folder or file.
         steps: steps of the runs that are timed.
-        turns: runs of each kind, taken in turns.
         long: steps of the runs whose peak of memory is taken.
         kind: what a process of its own is started for.
     """
     if kind:
-        child(weights, kind, steps)
+        child(weights, kind, long)
     else:
-        compare(weights, steps, turns, long)
+        compare(weights, steps, long)
 
 
 if __name__ == "__main__":
