@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from stable_diffusion_tf.disk import whole_file
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 
-from .frames import Frame, telling, whole_file
+from .frames import Frame, telling
 
 if TYPE_CHECKING:
     import xarray
@@ -56,7 +57,7 @@ def to_npz(film: "Film", path: str | Path) -> None:
     small = {"step": np.array(list(film.frames), np.int32), "t": times(film)}
     small |= {} if film.image is None else {"image": film.image}
     small["film.json"] = np.array(json.dumps(film.facts))
-    with telling(path), whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    with telling(path), whole_file(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
         for name in film.names:
             shape = (len(film), *film.holder(name).shape(name))
             add(archive, name, np.dtype(np.float32), shape, (frame[name] for frame in film))

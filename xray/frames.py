@@ -7,7 +7,6 @@ safetensors library reads: huggingface.co/docs/safetensors.
 
 import json
 import math
-import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from stable_diffusion_tf.checkpoint.tensors import read_numbers
+from stable_diffusion_tf.disk import whole_file
 from stable_diffusion_tf.errors import UsageError
 
 FACTS, TEXT, DECODED = "film.json", "text.safetensors", "decode.safetensors"
@@ -110,7 +110,7 @@ def write_sealed(path: Path, head: bytes, arrays: Sequence[np.ndarray]) -> None:
     crc = zlib.crc32(head)
     for array in arrays:
         crc = zlib.crc32(array, crc)
-    with whole_file(path) as file:
+    with whole_file(path) as fresh, open(fresh, "wb") as file:
         file.write(head.replace(UNSEALED, b'"crc32": "%08x"' % crc, 1))
         for array in arrays:
             file.write(array)
@@ -118,20 +118,8 @@ def write_sealed(path: Path, head: bytes, arrays: Sequence[np.ndarray]) -> None:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Save a picture, (H, W, 3) uint8, as PNG, which has checksums of its own. Raises OSError."""
-    with whole_file(path) as file:
+    with whole_file(path) as fresh, open(fresh, "wb") as file:
         Image.fromarray(image).save(file, "PNG")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that gets its name once all is written; a failure leaves what was."""
-    fresh = path.with_name(f"{path.name}.part")
-    try:
-        with open(fresh, "wb") as file:
-            yield file
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 @contextmanager

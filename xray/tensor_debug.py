@@ -12,7 +12,6 @@ import dataclasses
 import html
 import io
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from stable_diffusion_tf import scheduler
+from stable_diffusion_tf.disk import whole_file
 from stable_diffusion_tf.errors import UsageError
 
 from . import measure
@@ -286,9 +286,8 @@ class DebugTensor:
         path = Path(path)
         known = {"name": self.name, "space": self.space, "dims": " ".join(self.dims)}
         step = {} if self.step is None else {"step": str(self.step)}
-        fresh = path.with_name(path.name + ".part")
-        fresh.write_bytes(save({"array": self.array}, {**known, **step}))
-        os.replace(fresh, path)
+        with whole_file(path) as fresh:
+            fresh.write_bytes(save({"array": self.array}, {**known, **step}))
 
     @classmethod
     def load(cls, path: str | Path) -> "DebugTensor":

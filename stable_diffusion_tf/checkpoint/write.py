@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from ..config import to_dict
+from ..disk import whole_file
 from ..errors import UsageError
 from ..tokenizer import SPECIALS, read_vocabulary
 from .folder import EXTRAS, FILES
@@ -163,17 +163,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as fresh:
         fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A place to write to that becomes `path` once all is written; a failure leaves what was."""
-    fresh = path.with_name(f"{path.name}.part")
-    try:
-        yield fresh
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -271,7 +271,7 @@ def test_a_full_disk_at_the_last_file_is_one_line(folder, tmp_path, monkeypatch)
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(write_module.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(UsageError, match="No space left on device"):
         StableDiffusion.load(folder).save(tmp_path / "to")
     assert files_in(tmp_path / "to") == set()

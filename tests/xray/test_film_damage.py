@@ -12,7 +12,6 @@ import pytest
 from stable_diffusion_tf.errors import UsageError
 from tests.xray import reel
 from tests.xray.reel import PROBS
-from xray import frames
 from xray.camera import in_order, write_step
 from xray.film import Film
 from xray.frames import fault, fault_of_frame, frame_path, write_json, write_tensors
@@ -112,7 +111,7 @@ def test_what_is_half_written_is_left_alone(folder):
 
 def test_a_frame_is_whole_or_not_there(tmp_path, monkeypatch):
     folder = reel.write(tmp_path / "run", 1, asked=2)
-    monkeypatch.setattr(frames.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         write_step(folder, reel.step(1), in_order(reel.step(1), {}))
     assert [path.name for path in (folder / "frames").iterdir()] == ["000.safetensors"]
