@@ -4,8 +4,8 @@ Probes and edits act inside the traced function: what is read is one more output
 function, what changes from step to step one more input, so TensorFlow, JAX and PyTorch run it as
 fast as they run the model. Where a probe and an edit meet, the probe reads what the edit left.
 
-Reading changes no bit of the result: so it is tested, with every value of the phantom read, on the
-CPU of all three backends. A compiler that fuses otherwise on another machine may move the last bits.
+Reading changes no bit of the result: that is tested on the CPU of all three backends, with every
+value of the phantom read. A compiler that fuses otherwise elsewhere may move the last bits.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
