@@ -51,7 +51,7 @@ def replayed(sd: StableDiffusion) -> float:
     with tempfile.TemporaryDirectory() as out:
         film = Film.shoot(sd, "a cat", steps=STEPS, probes=[Probe(CROSS, Mean("head"))], out=out)
         again = film.replay(sd)
-    assert len(again.rows) > 50
+    assert len(again.rows) > STEPS * len(film.names), "each array of each step, text and picture"
     assert film.names[1].startswith("unet.down_blocks.0"), "in order of execution"
     return max(row.difference for row in again.rows)
 
