@@ -79,9 +79,13 @@ def main(
         words = attention.phrases(words, [*known])
         found = attention.word_maps(shots, words, pooling, seen.shape[:2])
         own, other = score(found, known)
-        save(folder, seen, found, prompt, own, other)
-    print(f"with probes and without, the same numbers: {'yes' if same else 'no'}")
-    print(f"maps     {folder / 'maps.png'}\ntensors  {folder / 'maps.safetensors'}")
+        title = save(folder, seen, found, prompt, own, other)
+    script.conclude(
+        title,
+        f"with probes and without, the same numbers: {'yes' if same else 'no'}",
+        picture=folder / "maps.png",
+        tensors=folder / "maps.safetensors",
+    )
     if not same:
         raise SystemExit("the control failed: looking changed what the model computes")
     if other and not mean(own) > mean(other):
@@ -141,8 +145,8 @@ def save(
     prompt: str,
     own: Mapping[str, float],
     other: Mapping[str, float],
-) -> None:
-    """The sheet and the maps, and on the terminal a line for each word."""
+) -> str:
+    """The sheet and the maps, and on the terminal a line for each word; returns the title."""
     words = [word for word in found if word not in attention.SPECIAL]
     held = {word: covers(found[word]) for word in words}
     labels = {}
@@ -164,6 +168,7 @@ def save(
     script.save_figure(figure, folder / "maps.png")
     arrays = {word: np.ascontiguousarray(heat, np.float32) for word, heat in found.items()}
     save_file(arrays, folder / "maps.safetensors")
+    return title
 
 
 def covers(heat: np.ndarray) -> float:

@@ -51,16 +51,24 @@ def main(
         sd.network(part)  # what is wrong with it is said before anything is written
     folder = script.make_folder(out, "test_image_encoder", (image or sample()).stem)
     with script.saving_into(folder):
-        better = [
-            examine(sd, path, one[None], folder) for path, one in zip(paths, images, strict=True)
-        ]
+        scores = np.array(
+            [examine(sd, path, one[None], folder) for path, one in zip(paths, images, strict=True)]
+        )
     print(f"peak memory {script.peak_memory()} GB")
-    if not all(better):
+    psnr, ssim, chance = scores.mean(0)
+    stem = folder / paths[0].stem if len(paths) == 1 else folder / "*"
+    script.conclude(
+        f"{named(paths)} back with {psnr:.1f} dB PSNR and {ssim:.2f} SSIM",
+        f"the latent with its cells shuffled: {chance:.1f} dB",
+        picture=stem.with_suffix(".png"),
+        tensors=stem.with_suffix(".safetensors"),
+    )
+    if not np.all(scores[:, 0] > scores[:, 2]):
         raise SystemExit("the control failed: a shuffled latent came back as well as the true one")
 
 
-def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) -> bool:
-    """Encode, decode, measure, save; whether the round trip beats its control.
+def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) -> tuple:
+    """Encode, decode, measure, save; PSNR and SSIM of the round trip, PSNR of the control.
 
     image: (1, H, W, 3) in [-1, 1].
     """
@@ -78,15 +86,18 @@ def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) 
     script.save_figure(figure, stem.with_suffix(".png"))
     arrays = {"image": image, "mean": mean, "deviation": deviation, "round_trip": back}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f"{stem}.safetensors")
-    print(f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (control, shuffled: {chance:.2f} dB)")
+    print(f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (shuffled: {chance:.2f} dB)")
     for i in range(mean.shape[-1]):
         values = mean[..., i]
         print(
             f"  channel {i}: mean {values.mean():+.2f}, deviation over cells {values.std():.2f}, "
             f"posterior deviation {deviation[..., i].mean():.3f}"
         )
-    print(f"  picture  {stem.with_suffix('.png')}\n  tensors  {stem}.safetensors")
-    return bool(psnr > chance)
+    return psnr, ssim, chance
+
+
+def named(paths: list[Path]) -> str:
+    return f"{paths[0].name} comes" if len(paths) == 1 else f"{len(paths)} pictures come"
 
 
 def shuffled(latent: np.ndarray) -> np.ndarray:

@@ -77,8 +77,12 @@ def main(
             tell(name, found[name])
         figure = compare_plots.parting_curves(found, finding(found))
         script.save_figure(figure, folder / "parting.png")
-    print(f"float32 again, the control: {control.verdict}")
-    print(f"picture  {folder / 'parting.png'}\ntables   {folder}")
+    script.conclude(
+        finding(found),
+        f"float32 again: {control.verdict}",
+        picture=folder / "parting.png",
+        tables=folder,
+    )
     if control.furthest.difference:
         raise SystemExit("the control failed: float32 differs from itself")
 

@@ -13,7 +13,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -25,10 +25,8 @@ from phantom.world import SIDE, THINGS
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import compare_plots, script
-from xray.knockout import Knockout, draw, find_knockouts, knock_out
-
-if TYPE_CHECKING:
-    from stable_diffusion_tf import StableDiffusion
+from xray.drawing import decode, draw
+from xray.knockout import Knockout, find_knockouts, knock_out
 
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
 SHOWN = 7  # knock-outs whose pictures are shown
@@ -72,24 +70,24 @@ def main(
         lost = distance(images, image)
         missing = lacks(image[None], prompt)[0]
         gone = lacks(images, prompt) & ~missing
-        script.save_figure(
-            draw_sheet(knockouts, lost, gone, usual, image, images, prompt), folder / "ablation.png"
-        )
+        title = f"“{prompt}”: {finding(knockouts, lost)}"
+        figure = draw_sheet(knockouts, lost, gone, usual, image, images, title)
+        script.save_figure(figure, folder / "ablation.png")
         write_table(folder / "ablation.csv", knockouts, lost, apart(latents, plain[0]), gone)
         save_file({"untouched": image, "knocked_out": images}, folder / "pictures.safetensors")
     if missing:
         print("the judge misses something in the untouched picture: no knock-out is judged")
     tell(knockouts, lost, gone, usual)
     same = np.array_equal(untouched, plain)
-    print(f"control, everything times one: {'the same bits' if same else 'not the same picture'}")
-    print(f"picture  {folder / 'ablation.png'}\ntable    {folder / 'ablation.csv'}")
+    script.conclude(
+        title,
+        f"everything times one: {'the same bits' if same else 'not the same picture'}",
+        picture=folder / "ablation.png",
+        table=folder / "ablation.csv",
+        tensors=folder / "pictures.safetensors",
+    )
     if not same:
         raise SystemExit("the control failed: multiplying by one changed the picture")
-
-
-def decode(sd: "StableDiffusion", latents: np.ndarray) -> np.ndarray:
-    """(n, H, W, 3) in [-1, 1], one by one, so that large pictures fit."""
-    return np.concatenate([sd.decode_latent(latent[None]) for latent in latents])
 
 
 # --- what is lost ------------------------------------------------------------------------------
@@ -137,7 +135,7 @@ def draw_sheet(
     usual: float,
     image: np.ndarray,
     images: np.ndarray,
-    prompt: str,
+    title: str,
 ) -> Figure:
     """Blocks as bars, heads as a map, and the pictures that moved furthest."""
     head = np.array([one.head is not None for one in knockouts])
@@ -158,15 +156,17 @@ def draw_sheet(
         lost[head].reshape(len(layers), -1),
         np.stack([image, *images[worst]]),
         labels,
-        f"“{prompt}”: {finding(blocks, bars, lost[head])}",
+        title,
     )
 
 
-def finding(blocks: Sequence[Knockout], bars: compare_plots.Bars, heads: np.ndarray) -> str:
-    first, most = blocks[int(np.argmax(bars.lost))], bars.lost.max()
+def finding(knockouts: Sequence[Knockout], lost: np.ndarray) -> str:
+    head = np.array([one.head is not None for one in knockouts])
+    first = int(np.argmax(np.where(head, -np.inf, lost)))
     return (
-        f"without the {first.kind} {first.place} the picture moves most, by {most:.0f} % of full "
-        f"scale; without a single head by {heads.max():.0f} % at most"
+        f"without the {knockouts[first].kind} {knockouts[first].place} the picture moves most, by "
+        f"{lost[first]:.0f} % of full scale; without a single head by {lost[head].max():.0f} % at "
+        "most"
     )
 
 

@@ -82,13 +82,14 @@ def main(
     moved = difference(half_way["eps_uncond"], half_way["eps_cond"])
     still = difference(*same)
     print(f"{len(film)} steps in {seconds:.1f} s, peak memory {script.peak_memory()} GB")
-    print(
-        f"half way the words move the predicted noise by {moved:.1%} "
-        f"(control, the same words: {still:.1%})"
+    script.conclude(
+        f"“{prompt}”: half way the words move the predicted noise by {moved:.1%}",
+        f"the same words on both sides move it by {still:.1%}",
+        image=folder / "image.png",
+        picture=folder / "strip.png",
+        film=folder,
+        tensors=folder / "frames",
     )
-    print(f"picture  {folder / 'image.png'}")
-    print(f"strip    {folder / 'strip.png'}")
-    print(f"tensors  {folder / 'frames'}")
     if not still < min(moved, 1e-3):
         raise SystemExit("the control failed: the same words on both sides moved the noise")
 

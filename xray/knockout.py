@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .drawing import draw
+
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
@@ -105,9 +107,3 @@ def masks(
         keep = np.tile(keep, (halves, 1)).reshape(-1, width, *[1] * len(rest))
         made[tap.address] = np.broadcast_to(keep, (len(keep), width, *rest))
     return made
-
-
-def draw(sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: dict) -> np.ndarray:
-    """Where runs end that start from these latents, (b, h, w, 4)."""
-    *_, last = sd.denoise(contexts, latent=noise, **run)
-    return last.x_prev

@@ -124,6 +124,17 @@ def new_folder(stem: Path) -> Path:
             folder = stem.with_name(f"{stem.name}-{number}")
 
 
+def check_range(option: str, value: float, least: float, most: float, usual: float) -> None:
+    """Raises UsageError where the value of an option lies outside of its range, ends included."""
+    if not least <= value <= most:
+        raise UsageError(f"--{option} {value:g} is not from {least:g} to {most:g}; try {usual:g}")
+
+
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise UsageError(f"a seed of {seed} is negative; try {-seed}")
+
+
 def read_image(path: Path, size: int) -> np.ndarray:
     """The middle square of a picture, (size, size, 3) uint8, RGB, turned as its EXIF says."""
     if not 16 <= size <= 4096:
@@ -134,6 +145,13 @@ def read_image(path: Path, size: int) -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"cannot read {path} ({error}); name a whole PNG or JPEG") from None
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+
+
+def conclude(finding: str, control: str, **saved: Path) -> None:
+    """The last lines of every script: its answer, what the control did, where all is saved."""
+    print(f"finding  {finding}\ncontrol  {control}")
+    for kind, path in saved.items():
+        print(f"{kind:8} {path}")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

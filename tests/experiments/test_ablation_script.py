@@ -14,7 +14,7 @@ from stable_diffusion_tf import StableDiffusion
 from tests import oracles
 from tests.experiments.test_scripts import call, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray import knockout
+from xray import drawing, knockout
 from xray.knockout import Knockout
 from xray.probe import Edit, probing
 
@@ -97,7 +97,7 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
 
     edits = [Edit(HIDDEN, off(0)), Edit(f"{CROSS}.probs", off(1), heads=[1]), Edit(CROSS, off(2))]
     with probing(sd, edits=edits):
-        expected = knockout.draw(sd, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
+        expected = drawing.draw(sd, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
     np.testing.assert_array_equal(ended, expected[:3])
     np.testing.assert_array_equal(untouched[0], expected[3])
     assert np.all(ablation.apart(expected[:3], untouched[0]) > 1e-4)
@@ -108,7 +108,7 @@ def test_a_latent_consistency_model_is_knocked_out_too(lcm):
     context, uncond = np.split(lcm.encode_text(["a cat", ""]), 2)
     run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, lcm.draw_noise(0, 2)
     untouched, ended = knockout.knock_out(lcm, places, knockouts[:2], context, noise, run)
-    plain = knockout.draw(lcm, np.repeat(context, 2, 0), noise, run)
+    plain = drawing.draw(lcm, np.repeat(context, 2, 0), noise, run)
     np.testing.assert_array_equal(untouched, plain)
     assert np.all(ablation.apart(ended, plain[0]) > 0)
 

@@ -40,7 +40,7 @@ def test_it_tells_where_each_precision_parts(alone, tmp_path, monkeypatch, capfd
     assert table.splitlines()[-1] == f"first past 0.0001: {FIRST}"
     assert spread(folder / "parting.png") > 10
     said, complained = capfd.readouterr()
-    assert complained == "" and "control: all 3 values are equal" in said
+    assert complained == "" and "float32 again: all 3 values are equal" in said
     assert "float16-storage: 3 values" in said and str(folder / "parting.png") in said
 
 

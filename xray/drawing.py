@@ -1,0 +1,36 @@
+"""Noise → latents → pictures, for scripts that draw the same noise again and again."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stable_diffusion_tf.images import to_uint8
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
+
+
+def draw(sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: dict) -> np.ndarray:
+    """Where runs end that start from these latents, (b, h, w, 4).
+
+    contexts: (b, 77, width), one for each. run: the other arguments of `sd.denoise`, uncond first
+    of all.
+    """
+    *_, last = sd.denoise(contexts, latent=noise, **run)
+    return last.x_prev
+
+
+def decode(sd: "StableDiffusion", latents: np.ndarray) -> np.ndarray:
+    """Latents (n, h, w, 4) → (n, H, W, 3) in [-1, 1], one by one, so that large pictures fit."""
+    return np.concatenate([sd.decode_latent(latent[None]) for latent in latents])
+
+
+def paint(sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: dict) -> np.ndarray:
+    """The pictures of these runs, (b, H, W, 3) uint8; arguments as for `draw`."""
+    return to_uint8(decode(sd, draw(sd, contexts, noise, run)))
+
+
+def encode(sd: "StableDiffusion", images: np.ndarray) -> np.ndarray:
+    """Pictures (n, H, W, 3), uint8 or in [-1, 1] → the means of their latents, (n, h, w, 4), one by
+    one, so that large pictures fit."""
+    return np.concatenate([sd.encode_image(image[None]) for image in images])
