@@ -1,13 +1,15 @@
 """Train the phantom's text encoder and UNet: `python -m phantom.train_diffusion`.
 
 ε-prediction on SD's noise schedule (Ho et al., arXiv 2006.11239) with 10 % empty captions for
-guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(SNR, γ)/SNR (Hang et al.,
-arXiv 2303.09556): a γ below 1 dwells on the noisiest timesteps, where places are decided. The
-scenes are encoded once and kept; an interrupted run goes on from its last checkpoint when the
-same command is given again.
+guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(γ/SNR, ceiling), which with a
+ceiling of 1 is that of Hang et al. (arXiv 2303.09556). A higher one dwells on the noisiest
+timesteps, where places are decided: there the noise is nearly all of x, and says little of the
+picture. The scenes are encoded once and kept; an interrupted run goes on from its last checkpoint
+when the same command is given again.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +50,8 @@ UNET = UNetConfig(
 )
 BATCH = 32
 EMPTY_CAPTIONS = 0.1
+
+Weigh = Callable[[np.ndarray], np.ndarray]  # SNR (b,) → weight of the loss (b,)
 
 
 class Denoiser(keras.Model):
@@ -102,7 +106,7 @@ def encode(encoder: keras.Model, some: list) -> np.ndarray:
     return ops.convert_to_numpy(posterior(encoder.predict_on_batch(images))[0])
 
 
-def draw_batch(data: Data, alphas: np.ndarray, gamma: float, rng: np.random.Generator):
+def draw_batch(data: Data, alphas: np.ndarray, weigh: Weigh, rng: np.random.Generator):
     """A batch as fit wants it: the noised latents, the noise, the weight of each."""
     rows = rng.integers(len(data.latents), size=BATCH)
     x0 = data.latents[rows].astype(np.float32)
@@ -112,8 +116,7 @@ def draw_batch(data: Data, alphas: np.ndarray, gamma: float, rng: np.random.Gene
     t = t % len(alphas)
     ids = data.captions[rows].astype(np.int32)
     ids[rng.random(BATCH) < EMPTY_CAPTIONS] = data.empty
-    snr = scheduler.snr(t, alphas)
-    weight = (np.minimum(snr, gamma) / snr).astype(np.float32)[:, None, None]  # per cell
+    weight = weigh(scheduler.snr(t, alphas)).astype(np.float32)[:, None, None]  # per cell
     x = scheduler.add_noise(x0, noise, t, alphas).astype(np.float32)
     return {"x": x, "t": t, "ids": ids}, noise, weight
 
@@ -156,6 +159,7 @@ def main(
     out: Path = PHANTOM,
     start_from: Path | None = None,
     gamma: float = 5.0,
+    ceiling: float = 1.0,
 ) -> None:
     """Train the text encoder and the UNet on the latents of the trained image encoder.
 
@@ -168,6 +172,7 @@ def main(
         start_from: a checkpoint folder whose unet and text_encoder to train on; by default a
             fresh start.
         gamma: of the loss weight.
+        ceiling: of the loss weight.
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(out, scene_count, seed)
@@ -186,9 +191,13 @@ def main(
     else:
         start_quiet(model.unet)
     alphas = scheduler.alphas_cumprod()
+
+    def weigh(snr: np.ndarray) -> np.ndarray:
+        return np.minimum(gamma / snr, ceiling)
+
     train(
         model,
-        lambda rng: draw_batch(data, alphas, gamma, rng),
+        lambda rng: draw_batch(data, alphas, weigh, rng),
         "diffusion",
         steps,
         seed,
