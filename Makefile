@@ -6,7 +6,7 @@ PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help run test parity lint bench phantom
+.PHONY: help run test parity lint gallery bench phantom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ parity: .venv/.oracle ## compare with diffusers and transformers on torch (a lar
 
 lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
+
+gallery: .venv/.runtime ## run every experiment on the phantom and write docs/gallery (a quarter of an hour)
+	$(PY) -m xray.gallery
 
 bench: .venv/.oracle ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py
