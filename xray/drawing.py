@@ -34,3 +34,9 @@ def encode(sd: "StableDiffusion", images: np.ndarray) -> np.ndarray:
     """Pictures (n, H, W, 3), uint8 or in [-1, 1] → the means of their latents, (n, h, w, 4), one by
     one, so that large pictures fit."""
     return np.concatenate([sd.encode_image(image[None]) for image in images])
+
+
+def to_pictures(sd: "StableDiffusion", latents: np.ndarray) -> np.ndarray:
+    """Latents with any axes before theirs, (…, h, w, 4) → (…, H, W, 3) uint8."""
+    images = to_uint8(decode(sd, latents.reshape(-1, *latents.shape[-3:])))
+    return images.reshape(*latents.shape[:-3], *images.shape[1:])

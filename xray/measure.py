@@ -49,6 +49,13 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.mean(luminance * contrast, axis=(1, 2, 3))
 
 
+def detail(images: np.ndarray) -> np.ndarray:
+    """The mean difference of neighbouring pixels of pictures (…, H, W, 3) in [-1, 1], per cent of
+    full scale, (…): small where they are blurred, large where they are noisy."""
+    steps = (np.abs(np.diff(images, axis=axis)) for axis in (-2, -3))
+    return 25 * sum(step.mean(axis=(-3, -2, -1), dtype=np.float64) for step in steps)
+
+
 def blur(x: np.ndarray) -> np.ndarray:
     """The Gaussian window of SSIM over (b, H, W, c) → (b, H − 10, W − 10, c)."""
     offsets = np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1)
@@ -231,6 +238,20 @@ def spectrum(maps: np.ndarray) -> Spectrum:
     return Spectrum(rings / step, (total.T / waves).T, waves)
 
 
+def standard_error(x: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Of the mean of independent values along an axis; of one value, it is not known: NaN."""
+    x = np.asarray(x, np.float64)
+    n = x.shape[axis]
+    return x.std(axis, ddof=1) / n**0.5 if n > 1 else np.full_like(x.mean(axis), np.nan)
+
+
+def exceeds(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether the mean of some values is above that of others, (n,) and (m,), by more than two
+    standard errors of the difference; never where one is alone."""
+    error = np.hypot(standard_error(x), standard_error(y))
+    return bool(np.mean(x) - np.mean(y) > 2 * error)
+
+
 # --- two arrays ----------------------------------------------------------------------------------
 
 
@@ -243,6 +264,15 @@ def cosine(a: np.ndarray, b: np.ndarray, axis: int | None = None) -> float | np.
         return np.sum(a * b, axis) / length
 
 
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """The cosine of any two of several vectors, (n, width) → (n, n); as `cosine`, in less memory
+    where they are long."""
+    vectors = np.asarray(vectors, np.float64)
+    with np.errstate(invalid="ignore"):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
 def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a − b| of two arrays of one shape, float64. NaN or infinity on both sides are the same; on
     one side they are infinitely far."""
@@ -253,6 +283,12 @@ def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         far = np.where(same, 0.0, np.abs(a - b))
     return np.where(np.isnan(far), np.inf, far)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The root mean square difference of arrays (b, …), item by item → (b,) float64."""
+    square = (np.asarray(a, np.float64) - b) ** 2
+    return np.sqrt(square.reshape(len(square), -1).mean(1))
 
 
 def parting(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,0 +1,140 @@
+"""The script on DDIM inversion: its walk and its numbers on planted cases, its control, one run."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import test_ddim_inversion as inversion
+from stable_diffusion_tf import sampling, scheduler
+from tests.experiments.test_scripts import PHOTO, call, only, spread
+from xray import ddim_inversion, script
+from xray.ddim_inversion import ddim_invert, neighbour_correlation
+from xray.ddim_inversion_plots import Walks
+
+SMALLEST = ["--steps", 2, "--guidance", 1, 7.5, "--number", 2]
+ALPHAS = scheduler.alphas_cumprod()
+CONTEXTS, UNCOND = np.full((2, 77, 3), 0.5, np.float32), np.full((1, 77, 3), -0.1, np.float32)
+LATENTS = np.random.default_rng(0).standard_normal((2, 4, 4, 4), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """One model for the runs, so that it is compiled once."""
+    return script.load_model("phantom")
+
+
+def far_from_home(predict, steps: int, guidance: float = 7.5) -> np.ndarray:
+    """How far LATENTS are from where inversion and DDIM lead, if this predicts the noise."""
+    model = SimpleNamespace(alphas=ALPHAS, timesteps=scheduler.timesteps, predict_noise=predict)
+    noise = ddim_invert(model, CONTEXTS, LATENTS, UNCOND, steps, guidance)
+    times = scheduler.timesteps(steps)
+    step = sampling.ddim_sampler(predict, CONTEXTS, UNCOND, times, ALPHAS, guidance, 0.0, None)
+    *_, last = sampling.walk(step, noise, range(steps))
+    return np.abs(last.x_prev - LATENTS).max()
+
+
+def by_words_and_time(x: np.ndarray, t: int, context: np.ndarray) -> np.ndarray:
+    return np.zeros_like(x) + np.float32(1 + t / 1000) * context[:, :1, :1, None]
+
+
+def by_latent(x: np.ndarray, t: int, context: np.ndarray) -> np.ndarray:
+    return x * np.float32(np.sqrt(1 - ALPHAS[t]))
+
+
+@pytest.mark.parametrize("steps", [1, 5, 50])
+def test_the_way_back_is_exact_where_the_noise_is_the_same_at_both_ends(steps):
+    assert far_from_home(by_words_and_time, steps) < 1e-4
+
+
+def test_smaller_steps_bring_back_more():
+    far = [far_from_home(by_latent, steps) for steps in (5, 50, 500)]
+    assert far[0] > 2 * far[1] > 4 * far[2] > 0
+
+
+def test_latents_handed_in_stay_as_they_are():
+    before = LATENTS.copy()
+    far_from_home(by_latent, 2)
+    np.testing.assert_array_equal(LATENTS, before)
+
+
+def test_neighbours_that_are_alike_are_told_from_white_noise():
+    white = np.random.default_rng(0).standard_normal((3, 32, 32, 4))
+    np.testing.assert_allclose(neighbour_correlation(white), 0, atol=0.05)
+    rows = np.repeat(white[:, :, :1], 32, axis=2)  # alike to the right, and not below
+    np.testing.assert_allclose(neighbour_correlation(5 + 2 * rows), 0.5, atol=0.1)
+
+
+def walked(psnr: float, chance: float, same: bool) -> Walks:
+    images, noise = np.zeros((2, 8, 8, 3)), np.zeros((2, 2, 4, 4, 4))
+    psnrs = np.array([[[psnr, psnr]], [[1.0, 1.0]]])
+    ceiling, chances = np.full(2, 30.0), np.full(2, chance)
+    return Walks(
+        (5,), (1, 7.5), images, images, np.stack([images] * 2), images, noise, noise[0],
+        psnrs, ceiling, chances, same,
+    )  # fmt: skip
+
+
+def test_the_control_is_far_worse_or_it_fails():
+    inversion.check_control(walked(25, 15, same=True))
+    with pytest.raises(SystemExit, match="control failed: fresh noise"):
+        inversion.check_control(walked(25, 24, same=True))
+    with pytest.raises(SystemExit, match="control failed: the same walk"):
+        inversion.check_control(walked(25, 15, same=False))
+
+
+def test_it_saves_sheet_and_walks(phantom, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(script, "load_model", lambda weights: phantom)
+    call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "test_ddim_inversion")
+    assert spread(folder / "inversion.png") > 10
+    saved = load_file(folder / "inversion.safetensors")
+    assert saved["images"].shape == saved["other"].shape == (2, 64, 64, 3)
+    assert saved["noise"].shape == (2, 2, 16, 16, 4) and saved["fresh"].shape == (2, 16, 16, 4)
+    assert saved["pictures"].shape == (2, 2, 64, 64, 3) and saved["psnr"].shape == (2, 1, 2)
+    assert not np.array_equal(saved["noise"][0], saved["noise"][1])
+    assert saved["chance"].mean() < saved["psnr"][0].mean() <= saved["ceiling"].mean() + 1
+    said, complained = capfd.readouterr()
+    assert complained == "" and "ends in the same noise" in said
+    last = [line.split()[0] for line in said.splitlines()[-4:]]
+    assert last == ["finding", "control", "picture", "tensors"]
+
+
+def test_the_control_fails_where_the_noise_found_is_any_noise(phantom, tmp_path, monkeypatch):
+    any_noise = np.random.default_rng(9).standard_normal((2, 16, 16, 4), dtype=np.float32)
+    monkeypatch.setattr(script, "load_model", lambda weights: phantom)
+    monkeypatch.setattr(ddim_inversion, "ddim_invert", lambda *given, **run: any_noise)
+    with pytest.raises(SystemExit, match="control failed: fresh noise"):
+        call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+
+
+def test_a_picture_goes_with_its_own_words():
+    images, prompts = inversion.find_pictures(64, PHOTO, "a woman", number=4, seed=0)
+    assert images.shape == (1, 64, 64, 3) and prompts == ["a woman"]
+    images, prompts = inversion.find_pictures(64, None, "", number=4, seed=0)
+    assert images.shape == (4, 64, 64, 3) and len(prompts) == 4 and -1 <= images.min() < 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--number", "0"], "--number 0 is not from 1 to 64"),
+        (["--seed", "-1"], "seed of -1 is negative"),
+        (["no-such.png"], "say what no-such.png shows"),
+        (["no-such.png", "--prompt", "a cat"], "cannot read no-such.png"),
+        (["--prompt", "a cat"], "name a picture with --prompt"),
+        (["--steps", "10", "5"], "--steps takes 1 or more that rise"),
+        (["--steps", "5", "2000"], "steps must be from 1 to 1000"),
+        (["--guidance", "1"], "--guidance takes 2 or more that rise"),
+        (["--guidance", "1", "inf"], "guidance of inf is no number"),
+        (["--weights", "nothing-such"], "not in the catalogue"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        call(inversion.main, *words, "--out", out, monkeypatch=monkeypatch)
+    complained = capfd.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert told in complained and complained.count("\n") == 1

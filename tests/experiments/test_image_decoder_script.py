@@ -1,0 +1,147 @@
+"""The script on the decoder: its numbers on planted maps, its control, the smallest run."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import test_image_decoder as decoder
+from tests.experiments.test_scripts import PHOTO, call, only, spread
+from xray import reach
+from xray.decoder_plots import Linear
+from xray.drawing import decode
+from xray.linear import cut, explained, fit_and_test, over_pixels
+
+SMALLEST = ["--number", 8]
+
+
+def planted(noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latents, a matrix, and pictures of which it makes the colours, and noise the rest."""
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((24, 8, 8, 4))
+    matrix = np.array([[0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [0, 0, 0]])
+    colours = latents @ matrix + noise * rng.standard_normal((24, 8, 8, 3))
+    bias = np.array([0, 0.1, 0.2])
+    return latents, matrix, over_pixels(colours + bias, np.empty((24, 16, 16, 3)))
+
+
+def fit(noise: float) -> Linear:
+    latents, _, images = planted(noise)
+    return fit_and_test(latents, images, np.random.default_rng(1))
+
+
+def test_a_planted_map_is_found_and_explains_all():
+    linear = fit(0)
+    np.testing.assert_allclose(linear.matrix, planted(0)[1], atol=1e-6)
+    np.testing.assert_allclose(linear.bias, [0, 0.1, 0.2], atol=1e-6)
+    assert linear.cells.value == pytest.approx(1) and linear.pixels.low == pytest.approx(1)
+    assert linear.chance.value < 0.05
+
+
+def test_noise_as_strong_as_the_map_leaves_half():
+    linear = fit(0.1)
+    assert linear.cells.value == pytest.approx(0.5, abs=0.05)
+    assert linear.cells.low < linear.cells.value < linear.cells.high
+    assert linear.cells.high - linear.cells.low < 0.1
+
+
+def test_few_pictures_are_cut_into_pieces_latent_and_pixels_alike():
+    latents, _, images = planted(0)
+    pieces = cut(images[:2])
+    assert pieces.shape == (32, 4, 4, 3)
+    np.testing.assert_array_equal(pieces[16 + 6], images[1, 4:8, 8:12])
+    linear = fit_and_test(latents[:2], images[:2], np.random.default_rng(1))
+    assert linear.cells.value == pytest.approx(1)
+
+
+def test_the_interval_is_over_pictures():
+    rng = np.random.default_rng(0)
+    signs = np.where(rng.random(100) < 0.5, -1.0, 1.0)
+    images = np.broadcast_to(signs[:, None, None, None], (100, 8, 8, 3))
+    guess = images * (rng.random((100, 1, 1, 1)) < 0.5)  # for half of the pictures, all right
+    share = explained(images, guess, rng)
+    assert share.value == pytest.approx(0.5, abs=0.15)
+    assert share.high - share.low == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.2)
+
+
+def test_the_radius_holds_what_is_planted():
+    far = reach.distances(9, 9, np.array([4.5, 4.5]))
+    assert far[4, 4] == 0 and far[4, 7] == 3 and far[1, 8] == 5
+    assert (far == 3).sum() == 4 and (far == 5).sum() == 8
+    change = np.select([far == 0, far == 3, far == 5], [90, 1, 0.75])  # 100 in all
+    for share, radius in ((0.85, 0), (0.92, 3), (0.95, 5)):
+        assert reach.radius_holding(change, far, share) == radius
+    rings = reach.ring_means(np.where(far < 2, 1.0, 0.0), far)
+    np.testing.assert_array_equal(rings[:3], [1, 1, 0])
+
+
+def test_the_change_is_a_share_of_full_scale():
+    black, white = -np.ones((2, 2, 3)), np.ones((2, 2, 3))
+    np.testing.assert_array_equal(reach.squared_change(black, white), np.ones((2, 2)))
+
+
+def test_odd_latents_are_what_they_are_called():
+    latents = np.random.default_rng(0).standard_normal((2, 8, 8, 3), dtype=np.float32)
+    odd = decoder.vary(latents, np.random.default_rng(1))
+    assert [*odd][-1] == "channel 2 alone" and len(odd) == 6
+    assert all(x.shape == latents.shape and x.dtype == np.float32 for x in odd.values())
+    tiled = odd["middle, tiled"]
+    np.testing.assert_array_equal(tiled[:, :4, :4], latents[:, 2:6, 2:6])
+    np.testing.assert_array_equal(tiled[:, :4, :4], tiled[:, 4:, 4:])
+    np.testing.assert_array_equal(odd["right half 0"][:, :, :4], latents[:, :, :4])
+    assert not odd["right half 0"][:, :, 4:].any()
+    np.testing.assert_array_equal(odd["channel 1 alone"].any((0, 1, 2)), [False, True, False])
+
+
+def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
+    call(decoder.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "test_image_decoder")
+    assert spread(folder / "decoder.png") > 10
+    saved = load_file(folder / "decoder.safetensors")
+    assert saved["latents"].shape == (8, 16, 16, 4) and saved["matrix"].shape == (4, 3)
+    assert saved["decoded"].shape == (8, 64, 64, 3)
+    assert saved["normal noise"].shape == saved["the matrix"].shape == (3, 64, 64, 3)
+    assert saved["radii"].shape == (32,) and saved["around"].shape == (36, 36)
+    assert saved["rms"].argmax() < 4, "the change is where the cell is"
+    said, complained = capfd.readouterr()
+    assert complained == "" and "R² of the pixels" in said
+    last = [line.split()[0] for line in said.splitlines()[-4:]]
+    assert last == ["finding", "control", "picture", "tensors"]
+    assert str(folder / "decoder.png") in said
+
+
+def test_the_control_fails_where_decoding_is_a_lottery(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(reach, "decode", lambda sd, x: decode(sd, x) + 1e-6 * rng.random())
+    with pytest.raises(SystemExit, match="control failed: the same latent"):
+        call(decoder.main, PHOTO, "--out", tmp_path, monkeypatch=monkeypatch)
+    saved = load_file(only(tmp_path / "test_image_decoder") / "decoder.safetensors")
+    assert saved["latents"].shape == (1, 16, 16, 4)
+
+
+def test_the_control_fails_where_exchanged_pictures_are_explained():
+    linear = fit(0)
+    still = reach.Reach(np.ones(2), np.ones(2), np.ones((2, 2)), 4, 0.0)
+    decoder.check(linear, still)
+    with pytest.raises(SystemExit, match="control failed: a map"):
+        decoder.check(linear._replace(chance=linear.cells), still)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--number", "7"], "--number 7 is not from 8 to 512"),
+        (["--seed", "-1"], "seed of -1 is negative"),
+        (["no-such"], "there is no no-such"),
+        (["empty"], "no picture in empty"),
+        (["--weights", "nothing-such"], "not in the catalogue"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        call(decoder.main, *words, "--out", out, monkeypatch=monkeypatch)
+    complained = capfd.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert told in complained and complained.count("\n") == 1
