@@ -16,14 +16,12 @@ import tyro
 from matplotlib import cbook
 from safetensors.numpy import save_file
 
-from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
 from xray import measure, plots, script
+from xray.pictures import find_pictures
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def main(
@@ -43,7 +41,7 @@ def main(
         precision: of the numbers; the latter two take half the memory.
         out: the folder to save into.
     """
-    paths = find_images(image or sample())
+    paths = find_pictures(image or sample())
     images = np.stack([script.read_image(path, size) for path in paths])
     sd = script.load_model(weights, precision)
     images = to_model(images, sd.vae_config.factor)
@@ -109,18 +107,6 @@ def shuffled(latent: np.ndarray) -> np.ndarray:
 def sample() -> Path:
     """The photograph that comes with matplotlib: Grace Hopper, 1984, US Navy, public domain."""
     return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
-
-
-def find_images(place: Path) -> list[Path]:
-    """The picture itself, or all in the folder, by name."""
-    if not place.exists():
-        raise UsageError(f"there is no {place}; name a picture or a folder of pictures")
-    if not place.is_dir():
-        return [place]
-    found = sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UsageError(f"no picture in {place}; known are {', '.join(sorted(SUFFIXES))}")
-    return found
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from safetensors.numpy import save_file
 from phantom.world import render, scenes
 from stable_diffusion_tf.errors import UsageError
 from xray import latent_plots, measure, script
+from xray.pictures import read_pictures
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
 LEAST, MOST = 8, 1024  # pictures
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 DRAWS = 1000  # of the pictures, with replacement, for an interval
 
 
@@ -54,7 +54,7 @@ def main(
     check_input(images, number, seed)
     sd = script.load_model(weights)
     rng = np.random.default_rng(seed)
-    pictures = find_pictures(images, sd.size, number, seed)
+    pictures = pictures_in(images, sd.size, number, seed)
     noise = rng.integers(0, 256, pictures.shape, np.uint8)
     latents = {"pictures": encode(sd, pictures, rng), "noise": encode(sd, noise, rng)}
     scales = {name: find_scale(y, rng) for name, y in latents.items()}
@@ -84,14 +84,14 @@ def check_input(images: Path | None, number: int, seed: int) -> None:
         raise UsageError(f"there is no folder {images}; name one with {LEAST} pictures or more")
 
 
-def find_pictures(images: Path | None, size: int, number: int, seed: int) -> np.ndarray:
+def pictures_in(images: Path | None, size: int, number: int, seed: int) -> np.ndarray:
     """(n, size, size, 3) uint8: the folder's first, by name; where there is none, scenes."""
     if images is None:
         return np.stack([render(scene) for scene in scenes(seed, number)])
-    found = sorted(p for p in images.iterdir() if p.suffix.lower() in SUFFIXES)[:number]
+    found = read_pictures(images, size, number)
     if len(found) < LEAST:
         raise UsageError(f"{images} holds {len(found)} pictures; put {LEAST} or more there")
-    return np.stack([script.read_image(path, size) for path in found])
+    return found
 
 
 def encode(sd: "StableDiffusion", pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:

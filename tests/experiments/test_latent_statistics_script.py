@@ -77,7 +77,7 @@ def test_the_control_fails_where_noise_looks_like_the_pictures(tmp_path, monkeyp
         (["--number", "7"], "--number 7 is not from 8 to 1024"),
         (["--seed", "-1"], "seed of -1 is negative"),
         (["no-such"], "there is no folder no-such"),
-        (["empty"], "empty holds 0 pictures"),
+        (["empty"], "no picture in empty"),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],
 )
