@@ -1,0 +1,158 @@
+"""The script on the noise that sampling adds back: its rules, its numbers, the smallest run."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import test_stabilizing_noise as stabilizing
+from experiments.test_stabilizing_noise import DETAIL, RIGHT, RULES
+from stable_diffusion_tf import StableDiffusion, scheduler
+from tests import oracles
+from tests.experiments.test_scripts import call, only, spread
+from tests.golden.make_relatives import GOLDEN
+from xray import ancestral, measure, script
+
+ALPHAS = scheduler.alphas_cumprod()
+SMALLEST = ["a cat", "--pictures", 2, "--steps", 4]
+
+
+@pytest.fixture(scope="module")
+def phantom() -> StableDiffusion:
+    return script.load_model("phantom")
+
+
+@pytest.fixture
+def loaded(phantom, monkeypatch):
+    """The phantom is loaded and compiled once for all runs."""
+    load = script.load_model
+    monkeypatch.setattr(script, "load_model", lambda w: phantom if w == "phantom" else load(w))
+
+
+def normals(number: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((2, 8, 8, 4), dtype=np.float32) for _ in range(number)]
+
+
+@pytest.mark.parametrize("factor", [0, 0.5, 1, 1.5])
+def test_a_factor_scales_the_fresh_noise_alone(factor):
+    x, eps, noise = normals(3)
+    step = 500, 480, ALPHAS
+    still = scheduler.ddpm_step(x, eps, *step, np.zeros_like(noise))[0]
+    whole = scheduler.ddpm_step(x, eps, *step, noise)[0]
+    found = ancestral.ancestral(factor)(x, eps, *step, noise)[0]
+    np.testing.assert_allclose(found - still, factor * (whole - still), atol=1e-5)
+
+
+def test_ddim_with_all_the_noise_is_ddpm():
+    x, eps, noise = normals(3)
+    given = x, eps, 500, 480, ALPHAS, noise
+    one, other = (rule(*given)[0] for rule in (ancestral.implicit(1), ancestral.ancestral(1)))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_variance_due_is_the_schedules():
+    x0 = np.full((1, 2, 2, 4), 3.0)
+    x0[..., :2] = 5
+    at = [0, 300, 999]
+    np.testing.assert_allclose(stabilizing.due(x0, np.array(at), ALPHAS), np.ones(3))
+    assert stabilizing.due(0 * x0, np.array(at), ALPHAS) == pytest.approx(1 - ALPHAS[at])
+
+
+def test_the_furthest_variance_is_found_above_and_below():
+    variances = np.array([[1, 1, 2.0], [0.25, 3, 2], [0.5, 6, 2]])
+    np.testing.assert_allclose(stabilizing.furthest(variances, np.full(3, 2.0)), [0.125, 3, 1])
+
+
+def test_detail_tells_blur_from_noise():
+    (noise,) = normals(1)
+    images = np.stack([np.zeros((8, 8, 3)), np.clip(noise[0, ..., :3], -1, 1)])
+    stripes = np.zeros((8, 8, 3))
+    stripes[:, ::2] = 1
+    flat, rough = measure.detail(images)
+    assert flat == 0 and rough > 10
+    assert measure.detail(stripes) == pytest.approx(25)
+
+
+@pytest.mark.parametrize(("detail", "told"), [(1.0, "are blurred"), (2.0, "are not blurred")])
+def test_what_is_found_is_chosen_by_the_numbers(detail, told):
+    bars = {DETAIL: np.tile([2.1, 1.9, 2.1, 1.9], (len(RULES), 1))}
+    bars[DETAIL][0] = detail
+    far = np.array([0.1, 0.5, 1, 4, 1, 1])
+    found = stabilizing.finding(far, bars)
+    assert f"the pictures {told}: detail" in found and "goes to 0.10, 1.00, 4.00 of" in found
+    assert RIGHT not in found
+    bars[RIGHT] = np.tile([0.0, 100, 100, 100], (len(RULES), 1))
+    assert "judged right 75.0 ± 25.0, 75.0 ± 25.0, 75.0 ± 25.0 %" in stabilizing.finding(far, bars)
+
+
+def test_it_saves_sheet_and_runs(loaded, tmp_path, monkeypatch, capfd):
+    call(stabilizing.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "test_stabilizing_noise")
+    assert spread(folder / "noise.png") > 10
+    saved = load_file(folder / "runs.safetensors")
+    assert saved["x"].shape == (5, len(RULES), 2, 16, 16, 4)
+    assert saved["pictures"].shape == (len(RULES), 2, 64, 64, 3)
+    assert all(np.array_equal(x, saved["x"][0, 0]) for x in saved["x"][0])
+    none, half, *_ = half_way = saved["x"][2].var(axis=(1, 2, 3, 4))
+    assert none < half < half_way[2] < half_way[3], "more noise, more variance"
+    said, complained = capfd.readouterr()
+    assert (
+        complained == ""
+        and "gives the bits of noise × 1: yes; other fresh noise moves 4 of 6" in said
+    )
+    assert str(folder / "noise.png") in said and "finding  " in said
+
+
+def test_the_run_without_noise_ends_where_ddim_does(loaded, phantom):
+    """Ours is the loop of `sd.denoise`, at no guidance."""
+    noise, context = phantom.draw_noise(0, 2), phantom.encode_text("a cat")
+    x = ancestral.walk(phantom, context, noise, [*RULES.values()], [(751, 501), (501, 251)], 0)
+    contexts = np.repeat(context, 6, 0)  # as many rows for the UNet: nothing is compiled anew
+    again = np.tile(noise, (3, 1, 1, 1))
+    first, second, *_ = phantom.denoise(contexts, contexts, 4, 1.0, latent=again)
+    np.testing.assert_allclose(x[1, 5], first.x_prev[:2], atol=1e-4)
+    np.testing.assert_allclose(x[2, 5], second.x_prev[:2], atol=1e-4)
+
+
+def test_the_control_fails_where_the_factor_is_not_one(loaded, tmp_path, monkeypatch):
+    monkeypatch.setitem(RULES, "DDPM, noise × 1", ancestral.ancestral(1.001))
+    with pytest.raises(SystemExit, match="noise × 1 is not what plain DDPM gives"):
+        call(stabilizing.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("moved", [[0.1, 1, 1, 1, 1, 0], [0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0]])
+def test_the_control_fails_where_other_noise_moves_the_wrong_rules(moved):
+    stabilizing.check_control(True, np.array([0, 1, 1, 1, 1, 0]))
+    with pytest.raises(SystemExit, match="moves the wrong rules"):
+        stabilizing.check_control(True, np.array(moved))
+
+
+def test_a_latent_consistency_model_has_a_rule_of_its_own(tmp_path, monkeypatch, capfd):
+    with np.load(GOLDEN) as found:
+        oracles.write(tmp_path, oracles.LCM, json.loads(str(found["lcm/names"])))
+    words = ["--weights", tmp_path, "--out", tmp_path / "out"]
+    with pytest.raises(SystemExit):
+        call(stabilizing.main, *words, monkeypatch=monkeypatch)
+    assert "has a rule of its own" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--steps", "3"], "--steps 3 is not from 4 to 1000"),
+        (["--steps", "1001"], "--steps 1001 is not from 4 to 1000"),
+        (["--pictures", "1"], "--pictures 1 is not from 2 to 64"),
+        (["--seed", "-1"], "seed of -1 is negative"),
+        (["--weights", "nothing-such"], "not in the catalogue"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        call(stabilizing.main, *words, "--out", out, monkeypatch=monkeypatch)
+    complained = capfd.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert told in complained and complained.count("\n") == 1
