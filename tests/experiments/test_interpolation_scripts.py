@@ -1,0 +1,159 @@
+"""The scripts on interpolation: ways and numbers planted, their controls, the smallest runs."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import text_image_interpolation as prompts
+from experiments import text_latent_interpolation as seeds
+from phantom.world import Scene, Thing, render
+from stable_diffusion_tf.images import to_model
+from tests.experiments.test_scripts import call, only, spread
+from xray import interpolation, script
+from xray.interpolation import WAYS, Along, largest_step, measure_along
+from xray.measure import distance
+
+SHARES = interpolation.shares_of(5)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """One model for all tests: the UNet is compiled once."""
+    return script.load_model("phantom")
+
+
+def noises() -> tuple[np.ndarray, np.ndarray]:
+    """Two of (2, 8, 8, 4), float32."""
+    rng = np.random.default_rng(0)
+    return tuple(rng.standard_normal((2, 8, 8, 4)).astype(np.float32) for _ in range(2))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("walk", [interpolation.walk, interpolation.walk_tokens])
+def test_a_way_has_its_ends_bit_for_bit(way, walk):
+    a, b = (noise.reshape(8, -1) for noise in noises())
+    points = walk(a, b, WAYS[way], SHARES)
+    assert points.shape == (5, *a.shape) and points.dtype == np.float32
+    np.testing.assert_array_equal(points[[0, -1]], [a, b])
+
+
+def test_each_token_keeps_the_length_of_its_own_vector_on_the_sphere():
+    a, b = np.diag([1.0, 2.0, 3.0]), np.roll(np.diag([1.0, 2.0, 3.0]), 1, axis=1)
+    lengths = np.linalg.norm(interpolation.walk_tokens(a, b, WAYS["on the sphere"], SHARES), axis=2)
+    assert lengths == pytest.approx(np.tile([1.0, 2.0, 3.0], (5, 1)))
+    short = np.linalg.norm(interpolation.walk_tokens(a, b, WAYS["straight"], SHARES), axis=2)
+    assert short[2] == pytest.approx(np.array([1, 2, 3]) / 2**0.5)
+
+
+def test_the_norm_shrinks_on_the_straight_way_only():
+    a, b = noises()
+    left = {w: seeds.norm(interpolation.walk(a, b, way, SHARES)) for w, way in WAYS.items()}
+    assert left["straight"][2] == pytest.approx(0.5**0.5, abs=0.06)
+    assert left["on the sphere"][2] == pytest.approx(1, abs=0.06)
+
+
+def test_contrast_is_of_places_not_of_colours():
+    images = np.zeros((2, 1, 4, 4, 3))
+    images[0, ..., 0] = 1  # red all over
+    images[1, ..., :2, :] = 1
+    assert seeds.contrast(images).ravel().tolist() == [0, 0.5]
+    values = np.array([[2.0, 4.0], [1.0, 3.0], [4.0, 8.0]])
+    assert seeds.to_ends(values)[1].tolist() == [1 / 3, 0.5]
+
+
+def test_a_distance_is_a_root_mean_square_item_by_item():
+    a = np.zeros((2, 2, 2))
+    b = np.stack([np.full((2, 2), 3.0), np.array([[2.0, 0], [0, 0]])])
+    assert distance(a, b).tolist() == [3, 1]
+
+
+def test_distances_along_a_way_are_from_both_ends_and_the_last():
+    x = np.array([0.0, 1.0, 5.0, 6.0])[:, None, None] * np.ones((1, 2, 3))
+    along = measure_along(x)
+    assert along.from_a[:, 0].tolist() == [0, 1, 5, 6]
+    assert along.from_b[:, 1].tolist() == [6, 5, 1, 0]
+    assert np.isnan(along.from_last[0]).all() and along.from_last[1:, 0].tolist() == [1, 4, 1]
+    which, part = largest_step(along)
+    assert which.tolist() == [1, 1] and part == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize(("middle", "told"), [(4.0, "jumps"), (1.0, "glides")])
+def test_a_jump_is_a_step_far_beyond_even_ones(middle, told):
+    far = np.cumsum([0, 1, 1, middle, 1, 1])[:, None, None] * np.ones((1, 2, 3))
+    along = dict.fromkeys(WAYS, measure_along(far))
+    assert f"The picture {told}" in prompts.finding(along, {way: {} for way in WAYS})
+
+
+@pytest.mark.parametrize(("straight", "told"), [(0.8, "noise costs"), (1.0, "not clearly cost")])
+def test_contrast_is_lost_where_it_is(straight, told):
+    ones = np.ones((3, 2))
+    along = dict.fromkeys(WAYS, Along(ones, ones, np.array([[np.nan] * 2, [1, 1], [1, 1]])))
+    contrasts = {"straight": ones * [[1], [straight], [1]], "on the sphere": ones}
+    title = seeds.finding(along, dict.fromkeys(WAYS, ones), contrasts, dict.fromkeys(WAYS))
+    assert told in title and "one step makes 50 ± 0 %" in title
+
+
+def test_the_judge_says_whose_picture_it_is():
+    scenes = (("rabbit", "purple", (130, 70, 190)), ("burger", "green", (46, 160, 67)))
+    images = [render(Scene(b, c, (Thing(name, "", 16, 16),), "")) for name, b, c in scenes]
+    both = to_model(np.stack([*images, np.full_like(images[0], 128)]), 1)[:, None]
+    seen = prompts.judge_all(both, *prompts.EXAMPLES)
+    assert seen["A"].ravel().tolist() == [True, False, False]
+    assert seen["B"].ravel().tolist() == [False, True, False]
+    assert seeds.judge_all(both, prompts.EXAMPLES[1]).ravel().tolist() == [False, True, False]
+
+
+SMALL = ["--points", 3, "--pictures", 2, "--steps", 1]
+SCRIPTS = {"text_image_interpolation": prompts, "text_latent_interpolation": seeds}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_they_save_sheet_and_tensors(name, phantom, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+    call(SCRIPTS[name].main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / name)
+    assert spread(folder / "way.png") > 10
+    saved = load_file(folder / "way.safetensors")
+    straight, sphere = saved["straight.latents"], saved["on_the_sphere.latents"]
+    assert straight.shape == sphere.shape == (3, 2, 16, 16, 4)
+    np.testing.assert_array_equal(straight[[0, -1]], sphere[[0, -1]])
+    assert not np.array_equal(straight[1], sphere[1])
+    said, complained = capfd.readouterr()
+    assert complained == "" and "bit for bit" in said and "not bit" not in said
+    told = [line.split()[0] for line in said.splitlines()[-4:]]
+    assert told == ["finding", "control", "picture", "tensors"]
+
+
+@pytest.mark.parametrize("main", [prompts.main, seeds.main])
+def test_the_control_fails_where_a_way_does_not_arrive(main, phantom, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+    monkeypatch.setitem(WAYS, "straight", lambda a, b, share: a + 0.9 * share * (b - a))
+    with pytest.raises(SystemExit, match="control failed"):
+        call(main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "told"),
+    [
+        (prompts.main, ["--points", "2"], "--points 2 is not from 3 to 33"),
+        (prompts.main, ["--pictures", "1"], "--pictures 1 is not from 2 to 64"),
+        (prompts.main, ["--seed", "-1"], "seed of -1 is negative"),
+        (prompts.main, ["--steps", "0"], "steps must be from 1 to 1000"),
+        (prompts.main, ["a cat", "A  cat"], "both prompts are the same"),
+        (prompts.main, ["--weights", "nothing-such"], "not in the catalogue"),
+        (seeds.main, ["--points", "99"], "--points 99 is not from 3 to 33"),
+        (seeds.main, ["--pictures", "1"], "--pictures 1 is not from 2 to 64"),
+        (seeds.main, ["--seed", "3", "--other", "3"], "both seeds are 3; try --other 4"),
+        (seeds.main, ["--other", "-2"], "seed of -2 is negative"),
+        (seeds.main, ["--steps", "0"], "steps must be from 1 to 1000"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    main, words, told, tmp_path, monkeypatch, capfd
+):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        call(main, *words, "--out", out, monkeypatch=monkeypatch)
+    complained = capfd.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert told in complained and complained.count("\n") == 1
