@@ -1,0 +1,120 @@
+"""The script on families of prompts: its numbers on planted vectors, its control, a run."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import text_semantic_similarity as similarity
+from stable_diffusion_tf import StableDiffusion
+from stable_diffusion_tf.tokenizer import BOS, EOS
+from tests.experiments.test_scripts import call, only, spread
+from xray import families, measure, nearness
+
+LABELS = np.repeat([0, 1, 2], 4)
+
+
+def planted(apart: float) -> np.ndarray:
+    """(12, 32): three groups of four around points that are so far apart."""
+    rng = np.random.default_rng(0)
+    return apart * rng.standard_normal((3, 32))[LABELS] + rng.standard_normal((12, 32))
+
+
+def test_nearness_is_that_of_a_matrix_done_by_hand():
+    cosines = np.array([[1, 0.8, 0.1, 0.3], [0.8, 1, 0.2, 0.4], [0.1, 0.2, 1, 0.5], [0, 0, 0, 1]])
+    own, others = nearness.near(cosines, np.array([0, 0, 1, 1]))
+    np.testing.assert_allclose(own, [0.8, 0.8, 0.5, 0])
+    np.testing.assert_allclose(others, [0.2, 0.3, 0.15, 0])
+
+
+def test_planted_groups_are_told_from_none():
+    found, none = (
+        nearness.compare(
+            measure.cosines(planted(apart)), LABELS, np.zeros(12), np.random.default_rng(1)
+        )
+        for apart in (2, 0)
+    )
+    assert found.chance == pytest.approx(1 / 1001) and found.more.mean() > 0.5
+    assert none.chance > 0.05 and abs(none.more.mean()) < 0.1
+    assert abs(found.by_lot.mean()) < 0.02 and found.by_lot.shape == (1000,)
+    assert similarity.verdict(found) == "lie together"
+    assert "do not lie together" in similarity.verdict(none)
+
+
+def test_what_goes_with_the_length_is_no_merit_of_the_families():
+    """Prompts alike by length only: nothing is left where lots are drawn among those as long."""
+    lengths = np.repeat([0, 1], 6)
+    vectors = np.eye(2)[lengths] + 1e-3 * np.random.default_rng(0).standard_normal((12, 2))
+    cosines, labels = measure.cosines(vectors), np.repeat(range(4), 3)
+    blind = nearness.compare(cosines, labels, np.zeros(12), np.random.default_rng(1))
+    aware = nearness.compare(cosines, labels, lengths, np.random.default_rng(1))
+    assert blind.chance < 0.01 < 0.05 < aware.chance
+    np.testing.assert_array_equal(blind.more, aware.more)
+
+
+def test_components_are_those_of_a_planted_plane():
+    rng = np.random.default_rng(0)
+    plane = np.linalg.qr(rng.standard_normal((8, 2)))[0].T
+    where = rng.standard_normal((20, 2)) * (3, 1)
+    where -= where.mean(0)
+    places, shares = similarity.principal(where @ plane + 5)
+    assert shares.sum() == pytest.approx(1) and shares[0] > shares[1]
+    np.testing.assert_allclose(
+        np.linalg.norm(places[:, None] - places, axis=-1),
+        np.linalg.norm(where[:, None] - where, axis=-1),
+    )
+
+
+def test_a_prompt_is_told_by_its_first_end_token():
+    ids = np.array([[BOS, 7, EOS, EOS], [BOS, 7, 8, EOS]])
+    context = np.arange(2 * 4 * 3.0).reshape(2, 4, 3)
+    ends = similarity.end_vectors(context, ids)
+    np.testing.assert_array_equal(ends, [context[0, 2], context[1, 3]])
+
+
+@pytest.mark.parametrize(
+    "table", [families.EVERYDAY, families.SPRITES], ids=["everyday", "sprites"]
+)
+def test_there_are_eight_families_of_six_and_three_have_one_wording(table):
+    prompts = families.prompts_of(table)
+    assert [len(set(family)) for family in prompts.values()] == [6] * 8
+    assert len({prompt for family in prompts.values() for prompt in family}) == 48
+    assert families.of_one_wording(table) == [*table][:3]
+
+
+def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
+    own = "a zebra on pink", "a cat on pink"
+    call(similarity.main, *own, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "text_semantic_similarity")
+    assert spread(folder / "families.png") > 10
+    saved = load_file(folder / "families.safetensors")
+    assert saved["context"].shape == (50, 77, 128) and saved["ends"].shape == (50, 128)
+    np.testing.assert_array_equal(saved["families"], np.repeat(range(9), [6] * 8 + [2]))
+    said, complained = capfd.readouterr()
+    assert complained == "" and "never saw 'zebra'" in said
+    assert "finding  prompts of one family lie together" in said and "p = 0.001)" in said
+    assert str(folder / "families.png") in said
+
+
+def test_the_control_fails_where_every_prompt_is_the_same_to_the_encoder(tmp_path, monkeypatch):
+    encode = StableDiffusion.encode_text
+    broken = lambda sd, prompts: encode(sd, ["a cat"] * len(prompts))  # noqa: E731
+    monkeypatch.setattr(StableDiffusion, "encode_text", broken)
+    with pytest.raises(SystemExit, match="control failed: families drawn by lot"):
+        call(similarity.main, "--out", tmp_path, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["a cat"], "one prompt is no family; name two or more"),
+        (["--seed", "-1"], "seed of -1 is negative"),
+        (["--weights", "nothing-such"], "not in the catalogue"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        call(similarity.main, *words, "--out", out, monkeypatch=monkeypatch)
+    complained = capfd.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert told in complained and complained.count("\n") == 1
