@@ -1,0 +1,176 @@
+"""The script on directions in the UNet: its numbers on planted cases, the smallest run."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import test_h_space as h_space
+from phantom.world import render, scenes
+from tests import oracles
+from tests.experiments.test_scripts import call, check_refusal, only, spread
+from tests.golden.make_relatives import GOLDEN
+from xray import measure, steering
+from xray.direction_plots import Climb
+
+pytestmark = pytest.mark.usefixtures("loaded")
+
+PLACE = "unet.up_blocks.1"
+SMALLEST = ["--steps", 2, "--pictures", 2, "--scales", 0, 1, 2, "--place", PLACE]
+RNG = np.random.default_rng(0)
+
+
+# --- planted cases
+
+
+def test_the_share_of_the_way_leaves_out_what_moved_aside():
+    start, goal = RNG.normal(size=(2, 3, 4, 4, 2))
+    way = goal - start
+    aside = RNG.normal(size=way.shape)
+    for a, b in zip(aside, way, strict=True):
+        a -= b * (np.sum(a * b) / np.sum(b * b))
+    x = start + np.array([0, 0.25, -2]).reshape(3, 1, 1, 1) * way + aside
+    np.testing.assert_allclose(steering.share_of_way(x, start, goal), [0, 0.25, -2], atol=1e-12)
+
+
+def test_a_shuffled_direction_has_the_same_numbers_in_all_steps_and_other_places():
+    direction = RNG.normal(size=(3, 64)).astype(np.float32)
+    rows = steering.with_shuffled(direction, 2)
+    assert rows.shape == (3, 8, 64) and rows.dtype == np.float32
+    np.testing.assert_array_equal(rows[:, :4], np.repeat(direction[:, None], 4, axis=1))
+    for i in range(4, 8):
+        np.testing.assert_allclose(np.sort(np.abs(rows[:, i])), np.sort(np.abs(direction)))
+        assert abs(np.corrcoef(rows[:, i].ravel(), direction.ravel())[0, 1]) < 0.4
+        ratio = rows[0, i] / rows[1, i]  # one order for all steps
+        np.testing.assert_allclose(np.sort(ratio), np.sort(direction[0] / direction[1]), rtol=1e-5)
+
+
+def test_vectors_are_added_to_all_cells_where_the_prompt_is_heard():
+    shapes = {"one": (2, 3, 4), "other": (1, 1, 5)}
+    vectors = {"one": np.arange(8.0).reshape(2, 4)}
+    made = steering.on_cells(vectors, shapes, batch=2)
+    assert made["one"].shape == (4, 2, 3, 4) and made["other"].shape == (4, 1, 1, 5)
+    assert not made["one"][:2].any() and not made["other"].any()
+    np.testing.assert_array_equal(made["one"][3, 1, 2], [4, 5, 6, 7])
+
+
+def test_lines_are_fitted_to_each_picture():
+    scales = (-1.0, 0.0, 1.0, 2.0)
+    shares = np.array([[-0.5, 1, 0], [0, 0, 0], [0.5, 1, 0], [1, 4, 0]])
+    slope, r2 = steering.fit_lines(scales, shares)
+    assert slope == pytest.approx([0.5, 1.0, 0])
+    assert r2 == pytest.approx([1, 5 / 9, 0])
+
+
+def test_a_mean_exceeds_another_by_two_standard_errors():
+    x = np.array([-1.0, 1.0, -1.0, 1.0])  # the mean's standard error is 0.577
+    assert measure.exceeds(x + 1.7, x) and not measure.exceeds(x + 1.6, x)
+    assert not measure.exceeds(x - 5, x) and not measure.exceeds(np.array([9.0]), x)
+
+
+def climbed(own: float, other: float, bend: float = 0) -> Climb:
+    """Lines of these slopes with some spread over pictures, the shuffled one flat."""
+    scales = np.array(h_space.SCALES)
+    slopes = dict(zip(h_space.CURVES, (own, other, 0.0), strict=True))
+    spreads = np.array([-0.02, 0.01, 0.01])
+    shares = {
+        name: np.outer(scales, slope + spreads) + bend * np.outer(scales**2, [1, 1, 1])
+        for name, slope in slopes.items()
+    }
+    judged = {name: np.outer(scales > 1.2, [slope > 0.3] * 3) for name, slope in slopes.items()}
+    return Climb(h_space.SCALES, shares, judged)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (climbed(0.4, 0.35), ["Yes", "40 ± 1 %", "in a straight line", "another prompt 35 ± 1 %"]),
+        (climbed(0.4, 0.35), ["at scale 1.5 the judge sees yellow in 6 of 6", "shuffled in 0"]),
+        (climbed(0.4, 0.0), ["Yes", "for another prompt no more than the shuffled one"]),
+        (climbed(0.4, 0.4, 1.0), ["but not in a straight line"]),
+        (climbed(0.05, 0.05), ["Hardly", "5 ± 1 %", "at no scale the judge sees yellow"]),
+        (climbed(0.0, 0.4), ["No: ", "no more than a shuffled one"]),
+    ],
+)
+def test_the_finding_is_told_by_the_numbers(found, told):
+    title = h_space.finding(found, ("blue", "yellow"), PLACE)
+    assert all(part in title for part in told)
+
+
+def test_the_judge_looks_for_one_word():
+    shown = scenes(3, 4, count=1)
+    images = np.stack([render(scene) for scene in shown]).reshape(1, 4, 1, 64, 64, 3)
+    thing, ground = shown[1].things[0].name, shown[2].background
+    assert h_space.sees(images, thing)["another prompt"].all()
+    assert not h_space.sees(images, thing)["the prompt"].any()
+    assert h_space.sees(images, ground)["both, direction shuffled"][0, 0]
+    assert h_space.sees(images, "sunset") == {} and h_space.sees(images[:, :, :, :32], thing) == {}
+
+
+# --- the script
+
+
+def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
+    call(h_space.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "test_h_space")
+    assert spread(folder / "climb.png") > 10
+    saved = load_file(folder / "climb.safetensors")
+    assert saved["direction"].shape == (2, 96) and saved["plain"].shape == (4, 2, 16, 16, 4)
+    assert saved["latents"].shape == (3, 4, 2, 16, 16, 4)
+    assert saved["pictures"].shape == (3, 4, 2, 64, 64, 3)
+    np.testing.assert_array_equal(saved["latents"][0], saved["plain"][[0, 1, 0, 1]])
+    start, goal = saved["plain"][:2], saved["plain"][2:]
+    shares = steering.share_of_way(saved["latents"][1, :2], start, goal)
+    assert (shares > 0.05).all(), "the direction leads away from the word"
+    said, complained = capfd.readouterr()
+    assert complained == "" and "bit for bit" in said and f"{PLACE} " in said
+    assert [line.split()[0] for line in said.splitlines()[-4:]] == [
+        "finding",
+        "control",
+        "picture",
+        "tensors",
+    ]
+
+
+def test_the_control_fails_where_scale_0_is_not_the_plain_picture(tmp_path, monkeypatch, capfd):
+    plain = RNG.normal(size=(4, 2, 16, 16, 4)).astype(np.float32)
+    latents = np.stack([plain[[0, 1, 0, 1]]] * 3)
+    latents[0, 0, 0, 0, 0, 0] += 1e-5
+    reach = {PLACE: np.array([0.1, 0.2])}
+    broken = steering.Steered(PLACE, np.ones((2, 96), np.float32), reach, latents, plain)
+    monkeypatch.setattr(steering, "steer_all", lambda *given: broken)
+    with pytest.raises(SystemExit, match="control failed"):
+        call(h_space.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+    assert "control  scale 0: other pictures" in capfd.readouterr().out
+
+
+def test_a_latent_consistency_model_is_refused(tmp_path, monkeypatch, capfd):
+    with np.load(GOLDEN) as found:
+        oracles.write(tmp_path, oracles.LCM, json.loads(str(found["lcm/names"])))
+    words = ["--weights", tmp_path, "--out", tmp_path / "out"]
+    with pytest.raises(SystemExit):
+        call(h_space.main, *words, monkeypatch=monkeypatch)
+    assert "new noise in each step; name other weights" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["a cat on blue", "--change", "red", "blue"], "has no word 'red'"),
+        (["--other", "a car"], "'a car' has no word 'blue'"),
+        (["--change", "blue", "blue"], "to itself there is no way"),
+        (["--change", "blue", "blue "], "alike; try other words"),
+        (["--scales", "1", "2", "3"], "0 among them"),
+        (["--scales", "0", "1"], "three or more that rise"),
+        (["--pictures", "1"], "1 pictures have no standard error"),
+        (["--steps", "0"], "steps must be from 1 to 1000"),
+        (["--guidance", "nan"], "guidance of nan is no number"),
+        (["--seed", "-1"], "seed of -1 is negative"),
+        (["--place", "unet.time_embedding"], "is no single map of features"),
+        (["--weights", "nothing-such"], "not in the catalogue"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
+    check_refusal(h_space.main, words, told, tmp_path / "out", monkeypatch, capfd)
