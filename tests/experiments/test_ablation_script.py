@@ -12,11 +12,13 @@ from experiments import test_unet_ablation as ablation
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf import StableDiffusion
 from tests import oracles
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
 from xray import drawing, knockout
 from xray.knockout import Knockout
 from xray.probe import Edit, probing
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 CROSS = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2"
 HIDDEN = "unet.down_blocks.1.resnets.0.hidden"
@@ -163,9 +165,4 @@ def test_the_control_fails_where_the_instrument_changes_the_picture(
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(ablation.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(ablation.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -14,6 +14,8 @@ from experiments import test_cross_attention as script_here
 from phantom.world import render, scenes
 from xray import attention, script
 
+pytestmark = pytest.mark.usefixtures("loaded")
+
 PROMPT = "a rabbit left of a strawberry on a purple background"
 
 

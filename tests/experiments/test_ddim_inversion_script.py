@@ -8,21 +8,17 @@ from safetensors.numpy import load_file
 
 from experiments import test_ddim_inversion as inversion
 from stable_diffusion_tf import sampling, scheduler
-from tests.experiments.test_scripts import PHOTO, call, only, spread
-from xray import ddim_inversion, script
+from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
+from xray import ddim_inversion
 from xray.ddim_inversion import ddim_invert, neighbour_correlation
 from xray.ddim_inversion_plots import Walks
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 SMALLEST = ["--steps", 2, "--guidance", 1, 7.5, "--number", 2]
 ALPHAS = scheduler.alphas_cumprod()
 CONTEXTS, UNCOND = np.full((2, 77, 3), 0.5, np.float32), np.full((1, 77, 3), -0.1, np.float32)
 LATENTS = np.random.default_rng(0).standard_normal((2, 4, 4, 4), dtype=np.float32)
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    """One model for the runs, so that it is compiled once."""
-    return script.load_model("phantom")
 
 
 def far_from_home(predict, steps: int, guidance: float = 7.5) -> np.ndarray:
@@ -84,8 +80,7 @@ def test_the_control_is_far_worse_or_it_fails():
         inversion.check_control(walked(25, 15, same=False))
 
 
-def test_it_saves_sheet_and_walks(phantom, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(script, "load_model", lambda weights: phantom)
+def test_it_saves_sheet_and_walks(tmp_path, monkeypatch, capfd):
     call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_ddim_inversion")
     assert spread(folder / "inversion.png") > 10
@@ -101,9 +96,8 @@ def test_it_saves_sheet_and_walks(phantom, tmp_path, monkeypatch, capfd):
     assert last == ["finding", "control", "picture", "tensors"]
 
 
-def test_the_control_fails_where_the_noise_found_is_any_noise(phantom, tmp_path, monkeypatch):
+def test_the_control_fails_where_the_noise_found_is_any_noise(tmp_path, monkeypatch):
     any_noise = np.random.default_rng(9).standard_normal((2, 16, 16, 4), dtype=np.float32)
-    monkeypatch.setattr(script, "load_model", lambda weights: phantom)
     monkeypatch.setattr(ddim_inversion, "ddim_invert", lambda *given, **run: any_noise)
     with pytest.raises(SystemExit, match="control failed: fresh noise"):
         call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
@@ -132,9 +126,4 @@ def test_a_picture_goes_with_its_own_words():
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(inversion.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(inversion.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -5,11 +5,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_image_decoder as decoder
-from tests.experiments.test_scripts import PHOTO, call, only, spread
+from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from xray import reach
 from xray.decoder_plots import Linear
 from xray.drawing import decode
 from xray.linear import cut, explained, fit_and_test, over_pixels
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 SMALLEST = ["--number", 8]
 
@@ -137,11 +139,6 @@ def test_the_control_fails_where_exchanged_pictures_are_explained():
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        call(decoder.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(decoder.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -5,7 +5,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_image_encoder_noise_corruption as corruption
-from tests.experiments.test_scripts import PHOTO, call, only, spread
+from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 def latents(n: int = 2) -> np.ndarray:
@@ -88,10 +90,5 @@ def test_the_control_fails_where_nothing_replaced_is_something(tmp_path, monkeyp
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        call(corruption.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(corruption.main, words, told, tmp_path / "out", monkeypatch, capfd)

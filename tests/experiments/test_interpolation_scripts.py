@@ -8,18 +8,14 @@ from experiments import text_image_interpolation as prompts
 from experiments import text_latent_interpolation as seeds
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf.images import to_model
-from tests.experiments.test_scripts import call, only, spread
-from xray import interpolation, script
+from tests.experiments.test_scripts import call, check_refusal, only, spread
+from xray import interpolation
 from xray.interpolation import WAYS, Along, largest_step, measure_along
 from xray.measure import distance
 
+pytestmark = pytest.mark.usefixtures("loaded")
+
 SHARES = interpolation.shares_of(5)
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    """One model for all tests: the UNet is compiled once."""
-    return script.load_model("phantom")
 
 
 def noises() -> tuple[np.ndarray, np.ndarray]:
@@ -108,8 +104,7 @@ SCRIPTS = {"text_image_interpolation": prompts, "text_latent_interpolation": see
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_they_save_sheet_and_tensors(name, phantom, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+def test_they_save_sheet_and_tensors(name, tmp_path, monkeypatch, capfd):
     call(SCRIPTS[name].main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / name)
     assert spread(folder / "way.png") > 10
@@ -125,8 +120,7 @@ def test_they_save_sheet_and_tensors(name, phantom, tmp_path, monkeypatch, capfd
 
 
 @pytest.mark.parametrize("main", [prompts.main, seeds.main])
-def test_the_control_fails_where_a_way_does_not_arrive(main, phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+def test_the_control_fails_where_a_way_does_not_arrive(main, tmp_path, monkeypatch):
     monkeypatch.setitem(WAYS, "straight", lambda a, b, share: a + 0.9 * share * (b - a))
     with pytest.raises(SystemExit, match="control failed"):
         call(main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
@@ -151,9 +145,4 @@ def test_the_control_fails_where_a_way_does_not_arrive(main, phantom, tmp_path, 
 def test_bad_input_is_one_line_and_nothing_is_written(
     main, words, told, tmp_path, monkeypatch, capfd
 ):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -7,7 +7,9 @@ from safetensors.numpy import load_file
 
 from experiments import test_latent_statistics as statistics
 from phantom.world import render, scenes
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 SMALLEST = ["--number", 8]
 
@@ -82,11 +84,6 @@ def test_the_control_fails_where_noise_looks_like_the_pictures(tmp_path, monkeyp
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        call(statistics.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(statistics.main, words, told, tmp_path / "out", monkeypatch, capfd)

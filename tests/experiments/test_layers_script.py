@@ -7,9 +7,11 @@ from safetensors.numpy import load_file
 from experiments import text_layers as layers
 from phantom.world import render, scenes
 from stable_diffusion_tf import StableDiffusion
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray import text_states
 from xray.probe import Probe, capture
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 TEXTS = ["a cat on pink", "a tree"]
 
@@ -121,9 +123,4 @@ def test_the_control_fails_where_silencing_changes_more(tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(layers.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(layers.main, words, told, tmp_path / "out", monkeypatch, capfd)

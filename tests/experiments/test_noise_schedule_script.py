@@ -7,8 +7,10 @@ from safetensors.numpy import load_file
 from experiments import test_noise_schedule as schedule
 from experiments.test_noise_schedule import CHANCE, STOPS
 from stable_diffusion_tf import scheduler
-from tests.experiments.test_scripts import PHOTO, call, only, spread
+from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from xray.schedule_plots import Schedule
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 ALPHAS = scheduler.alphas_cumprod()
 MEAN, VARIANCE, CORRELATION = range(3)
@@ -110,9 +112,4 @@ def test_the_control_fails_where_the_wrong_table_is_the_right_one(tmp_path, monk
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(schedule.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(schedule.main, words, told, tmp_path / "out", monkeypatch, capfd)

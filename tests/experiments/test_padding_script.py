@@ -8,14 +8,9 @@ from experiments import text_padding_and_end as padding
 from experiments.text_padding_and_end import SWAPS
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf.tokenizer import EOS
-from tests.experiments.test_scripts import call, only, spread
-from xray import script
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 
-
-@pytest.fixture(scope="module")
-def phantom():
-    """One model for all tests: the UNet is compiled once."""
-    return script.load_model("phantom")
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 def ids(words: int) -> np.ndarray:
@@ -83,8 +78,7 @@ def test_no_span_carries_most_where_two_are_level():
 SMALL = ["a cat", "a big dog", "--pictures", 2, "--steps", 1]
 
 
-def test_it_saves_sheet_and_tensors(phantom, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(padding.main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "text_padding_and_end")
     assert spread(folder / "swaps.png") > 10
@@ -104,8 +98,7 @@ def test_it_saves_sheet_and_tensors(phantom, tmp_path, monkeypatch, capfd):
     ]
 
 
-def test_the_control_fails_where_the_start_is_not_only_the_start(phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+def test_the_control_fails_where_the_start_is_not_only_the_start(tmp_path, monkeypatch):
     monkeypatch.setitem(padding.SWAPS, "start", ("start", "words"))
     with pytest.raises(SystemExit, match="control failed"):
         call(padding.main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
@@ -123,9 +116,4 @@ def test_the_control_fails_where_the_start_is_not_only_the_start(phantom, tmp_pa
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(padding.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(padding.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -9,7 +9,7 @@ from experiments import test_precision
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from tests import oracles
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
 from xray.compare import BACKENDS, by_part, compare, reads_of
 
@@ -90,12 +90,7 @@ def test_a_latent_consistency_model_is_asked_with_its_guidance(tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(test_precision.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(test_precision.main, words, told, tmp_path / "out", monkeypatch, capfd)
 
 
 def test_the_other_backends_are_tried_where_they_are_installed(monkeypatch):

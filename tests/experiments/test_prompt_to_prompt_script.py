@@ -9,16 +9,12 @@ from experiments import text_prompt_to_prompt as p2p
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import Tokenizer
-from tests.experiments.test_scripts import call, only, spread
-from xray import script, word_edits
+from tests.experiments.test_scripts import call, check_refusal, only, spread
+from xray import word_edits
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 TOKENS = Tokenizer()
-
-
-@pytest.fixture(scope="module")
-def phantom():
-    """One model for all tests: the UNet is compiled once."""
-    return script.load_model("phantom")
 
 
 def aligned(source: str, target: str) -> list[int | None]:
@@ -122,8 +118,7 @@ def test_the_finding_says_where_nothing_is_gained():
 SMALL = ["a cat on red", "a dog on red", "a big cat on red", "--pictures", 2, "--steps", 1]
 
 
-def test_it_saves_sheet_and_tensors(phantom, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(p2p.main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "text_prompt_to_prompt")
     assert spread(folder / "edits.png") > 10
@@ -138,8 +133,7 @@ def test_it_saves_sheet_and_tensors(phantom, tmp_path, monkeypatch, capfd):
     assert told == ["finding", "control", "picture", "tensors"]
 
 
-def test_the_control_fails_where_patching_changes_the_source(phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "load_model", lambda _: phantom)
+def test_the_control_fails_where_patching_changes_the_source(tmp_path, monkeypatch):
     planted = np.zeros((2, 10, 16, 16, 4), np.float32), [[], []]
     monkeypatch.setattr(p2p, "draw_rows", lambda *_: planted)
     monkeypatch.setattr(p2p, "mask_of", lambda *_: np.eye(64, dtype=bool))
@@ -160,9 +154,4 @@ def test_the_control_fails_where_patching_changes_the_source(phantom, tmp_path, 
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(p2p.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(p2p.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -38,6 +38,15 @@ def call(main, *words: str, monkeypatch) -> None:
     script.run(main)
 
 
+def check_refusal(main, words, told: str, out: Path, monkeypatch, capfd) -> None:
+    """Bad input gets one line, which tells what is wrong, and status 2; nothing is written."""
+    with pytest.raises(SystemExit) as stop:
+        call(main, *words, "--out", out, monkeypatch=monkeypatch)
+    complained = capfd.readouterr().err
+    assert stop.value.code == 2 and not out.exists()
+    assert told in complained and complained.count("\n") == 1
+
+
 def spread(path: Path) -> float:
     """How much there is to see: the deviation of a saved picture's values."""
     with Image.open(path) as image:

@@ -7,8 +7,10 @@ from safetensors.numpy import load_file
 from experiments import text_semantic_similarity as similarity
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.tokenizer import BOS, EOS
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray import families, measure, nearness
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 LABELS = np.repeat([0, 1, 2], 4)
 
@@ -112,9 +114,4 @@ def test_the_control_fails_where_every_prompt_is_the_same_to_the_encoder(tmp_pat
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(similarity.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(similarity.main, words, told, tmp_path / "out", monkeypatch, capfd)

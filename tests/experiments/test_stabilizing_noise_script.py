@@ -8,26 +8,16 @@ from safetensors.numpy import load_file
 
 from experiments import test_stabilizing_noise as stabilizing
 from experiments.test_stabilizing_noise import DETAIL, RIGHT, RULES
-from stable_diffusion_tf import StableDiffusion, scheduler
+from stable_diffusion_tf import scheduler
 from tests import oracles
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray import ancestral, measure, script
+from xray import ancestral, measure
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 ALPHAS = scheduler.alphas_cumprod()
 SMALLEST = ["a cat", "--pictures", 2, "--steps", 4]
-
-
-@pytest.fixture(scope="module")
-def phantom() -> StableDiffusion:
-    return script.load_model("phantom")
-
-
-@pytest.fixture
-def loaded(phantom, monkeypatch):
-    """The phantom is loaded and compiled once for all runs."""
-    load = script.load_model
-    monkeypatch.setattr(script, "load_model", lambda w: phantom if w == "phantom" else load(w))
 
 
 def normals(number: int) -> list[np.ndarray]:
@@ -87,7 +77,7 @@ def test_what_is_found_is_chosen_by_the_numbers(detail, told):
     assert "judged right 75.0 ± 25.0, 75.0 ± 25.0, 75.0 ± 25.0 %" in stabilizing.finding(far, bars)
 
 
-def test_it_saves_sheet_and_runs(loaded, tmp_path, monkeypatch, capfd):
+def test_it_saves_sheet_and_runs(tmp_path, monkeypatch, capfd):
     call(stabilizing.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_stabilizing_noise")
     assert spread(folder / "noise.png") > 10
@@ -105,7 +95,7 @@ def test_it_saves_sheet_and_runs(loaded, tmp_path, monkeypatch, capfd):
     assert str(folder / "noise.png") in said and "finding  " in said
 
 
-def test_the_run_without_noise_ends_where_ddim_does(loaded, phantom):
+def test_the_run_without_noise_ends_where_ddim_does(phantom):
     """Ours is the loop of `sd.denoise`, at no guidance."""
     noise, context = phantom.draw_noise(0, 2), phantom.encode_text("a cat")
     x = ancestral.walk(phantom, context, noise, [*RULES.values()], [(751, 501), (501, 251)], 0)
@@ -116,7 +106,7 @@ def test_the_run_without_noise_ends_where_ddim_does(loaded, phantom):
     np.testing.assert_allclose(x[2, 5], second.x_prev[:2], atol=1e-4)
 
 
-def test_the_control_fails_where_the_factor_is_not_one(loaded, tmp_path, monkeypatch):
+def test_the_control_fails_where_the_factor_is_not_one(tmp_path, monkeypatch):
     monkeypatch.setitem(RULES, "DDPM, noise × 1", ancestral.ancestral(1.001))
     with pytest.raises(SystemExit, match="noise × 1 is not what plain DDPM gives"):
         call(stabilizing.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
@@ -150,9 +140,4 @@ def test_a_latent_consistency_model_has_a_rule_of_its_own(tmp_path, monkeypatch,
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(stabilizing.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(stabilizing.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -7,8 +7,10 @@ from safetensors.numpy import load_file
 from experiments import test_text_encoder as encoder
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.tokenizer import BOS, EOS
-from tests.experiments.test_scripts import call, only, spread
+from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray import measure, token_rows
+
+pytestmark = pytest.mark.usefixtures("loaded")
 
 SMALLEST = ["a cat on pink"]
 IDS = np.array([BOS, 5, 6, 7, EOS, EOS, EOS], np.int32)
@@ -105,9 +107,4 @@ def test_a_vector_that_hears_a_later_token_fails_even_if_the_start_does_not():
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(encoder.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(encoder.main, words, told, tmp_path / "out", monkeypatch, capfd)

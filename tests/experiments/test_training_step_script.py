@@ -10,24 +10,13 @@ from safetensors.numpy import load_file
 from experiments import test_training_step as training
 from experiments.test_training_step import TIMES
 from phantom.world import held_out
-from stable_diffusion_tf import StableDiffusion, scheduler
-from tests.experiments.test_scripts import PHOTO, call, only, spread
-from xray import script
+from stable_diffusion_tf import scheduler
+from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from xray.training import measure_errors, measure_saved, misses, predict_all
 
+pytestmark = pytest.mark.usefixtures("loaded")
+
 ALPHAS = scheduler.alphas_cumprod()
-
-
-@pytest.fixture(scope="module")
-def phantom() -> StableDiffusion:
-    return script.load_model("phantom")
-
-
-@pytest.fixture
-def loaded(phantom, monkeypatch):
-    """The phantom is loaded and compiled once for all runs."""
-    load = script.load_model
-    monkeypatch.setattr(script, "load_model", lambda w: phantom if w == "phantom" else load(w))
 
 
 def planted(number: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +84,7 @@ def test_scenes_were_never_shown_in_training_and_words_go_round():
     )
 
 
-def test_it_saves_sheet_and_tensors(loaded, tmp_path, monkeypatch, capfd):
+def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(training.main, "--number", 4, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_training_step")
     assert spread(folder / "training.png") > 10
@@ -110,7 +99,7 @@ def test_it_saves_sheet_and_tensors(loaded, tmp_path, monkeypatch, capfd):
     assert "control  zero misses" in said and str(folder / "training.png") in said
 
 
-def test_the_control_fails_where_the_words_of_a_picture_are_mixed_up(loaded, tmp_path, monkeypatch):
+def test_the_control_fails_where_the_words_of_a_picture_are_mixed_up(tmp_path, monkeypatch):
     (scene,) = training.scenes(7, 1, training.for_evaluation, 1)
     Image.fromarray(training.render(scene)).save(tmp_path / "scene.png")
     find = training.find_pictures
@@ -150,9 +139,4 @@ def test_the_control_wants_unit_noise_and_words_that_help(zero, harm, told):
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        call(training.main, *words, "--out", out, monkeypatch=monkeypatch)
-    complained = capfd.readouterr().err
-    assert stop.value.code == 2 and not out.exists()
-    assert told in complained and complained.count("\n") == 1
+    check_refusal(training.main, words, told, tmp_path / "out", monkeypatch, capfd)
