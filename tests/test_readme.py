@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from xray.gallery import read_story
+from xray.gallery_facts import BLOCKS
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -39,7 +42,7 @@ def in_this_python(line: str, out: Path) -> list[str]:
 
 def test_the_shell_commands_are_the_known_ones():
     assert lines("sh")[:2] == ["make run", "make test"]
-    for target in ("run", "test", "parity", "bench", "phantom"):
+    for target in ("run", "test", "gallery", "parity", "bench", "phantom"):
         assert run(["make", "-n", target], ROOT)
         assert f"make {target}" in README
 
@@ -49,6 +52,12 @@ def test_each_script_line_draws(line, tmp_path):
     said = run(in_this_python(line, tmp_path), ROOT)
     saved = [Path(word) for word in said.split() if word.startswith(str(tmp_path))]
     assert saved and all(path.exists() for path in saved)
+
+
+def test_every_question_leads_to_its_script_and_picture():
+    for name in (name for block in BLOCKS.values() for name in block):
+        asked = f"| {read_story(name).question} | [`{name}.py`](experiments/{name}.py) | "
+        assert f"{asked}[picture](docs/gallery/{name}.md) |" in README
 
 
 def test_the_requirements_that_windows_installs_are_what_runs_here():
