@@ -27,7 +27,6 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 GALLERY = EXPERIMENTS.parent / "docs" / "gallery"
 INDEX = "README.md"
 ESCAPED = re.compile(r"([*<>|\\`])")
-COLOURS = 256  # of a picture on a page: a third of the bytes, and nobody sees it
 
 
 class Story(NamedTuple):
@@ -82,7 +81,7 @@ def draw(name: str, weights: str, out: Path) -> bool:
             print(f"{name:36} FAILED: {error}", flush=True)
             return False
         print(f"{name:36} {told.seconds:4.0f} s  {told.finding}", flush=True)
-        shrink(told.picture, out / f"{name}.png")
+        pack(told.picture, out / f"{name}.webp")
     page = write_page(name, read_story(name), told)
     (out / f"{name}.md").write_text(page, encoding="utf-8")
     return True
@@ -118,9 +117,10 @@ def read_story(name: str) -> Story:
     return Story(" ".join(question.split()), reading)
 
 
-def shrink(source: Path, target: Path) -> None:
+def pack(source: Path, target: Path) -> None:
+    """The same pixels in half of the bytes."""
     with Image.open(source) as image:
-        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+        image.convert("RGB").save(target, lossless=True, method=6)
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def shrink(source: Path, target: Path) -> None:
 def write_page(name: str, story: Story, told: Told) -> str:
     return f"""# {escape(story.question)}
 
-![{escape(told.finding)}]({name}.png)
+![{escape(told.finding)}]({name}.webp)
 
 **{escape(told.finding)}**
 
@@ -173,7 +173,7 @@ def row(name: str, page: str) -> tuple[str, str, str]:
     return (
         f"[{question.removeprefix('# ')}]({name}.md)",
         finding.strip("*"),
-        f'<a href="{name}.md"><img src="{name}.png" width="240" alt="{name}"></a>',
+        f'<a href="{name}.md"><img src="{name}.webp" width="240" alt="{name}"></a>',
     )
 
 

@@ -40,7 +40,7 @@ def test_a_script_is_heard():
 
 def test_a_page_gives_question_picture_number_and_control():
     page = gallery.write_page("x", gallery.Story("Is <it>?", "Read it so."), gallery.hear(SAID, 3))
-    assert page.startswith("# Is \\<it\\>?\n\n![it is \\*so\\*, by 5 %](x.png)\n")
+    assert page.startswith("# Is \\<it\\>?\n\n![it is \\*so\\*, by 5 %](x.webp)\n")
     assert "**it is \\*so\\*, by 5 %**" in page and "Control: it is not so" in page
     assert "experiments/x.py" in page and "a table   1\n  of two lines\n```" in page
     assert gallery.row("x", page)[:2] == ("[Is \\<it\\>?](x.md)", "it is \\*so\\*, by 5 %")
@@ -62,9 +62,9 @@ def test_it_runs_a_script_and_leads_to_it(tmp_path, monkeypatch, capfd):
     assert {path.name for path in tmp_path.iterdir()} == {
         "README.md",
         "test_image_encoder.md",
-        "test_image_encoder.png",
+        "test_image_encoder.webp",
     }
-    assert spread(tmp_path / "test_image_encoder.png") > 10
+    assert spread(tmp_path / "test_image_encoder.webp") > 10
     index = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "(test_image_encoder.md)" in index and "(test_guidance.md)" not in index
 
