@@ -88,12 +88,13 @@ def main(
         arrays = {k: v for k, v in walks._asdict().items() if isinstance(v, np.ndarray)}
         save_file(arrays, folder / "inversion.safetensors")
     tell(walks)
-    print(f"finding  {title}")
-    print(
-        f"control  fresh noise gives back {with_error(walks.chance, unit='dB')}; "
-        f"the same walk twice ends in {'the same noise' if walks.same else 'two noises'}"
+    script.conclude(
+        title,
+        f"fresh noise gives back {with_error(walks.chance, unit='dB')}; "
+        f"the same walk twice ends in {'the same noise' if walks.same else 'two noises'}",
+        picture=folder / "inversion.png",
+        tensors=folder / "inversion.safetensors",
     )
-    print(f"picture  {folder / 'inversion.png'}\ntensors  {folder / 'inversion.safetensors'}")
     check_control(walks)
 
 

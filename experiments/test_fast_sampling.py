@@ -107,9 +107,12 @@ def main(
         save_file({**latents, "longest": end.latents}, folder / "latents.safetensors")
     tell(counts, samplers, aim)
     moved = [float(np.abs(latents[name][0] - again[name].latents).max()) for name in SAMPLERS]
-    print(f"finding  {title}")
-    print(f"control  another seed moves the latents by {moved[0]:g}, with η = 1 by {moved[1]:.2g}")
-    print(f"picture  {folder / 'steps.png'}\ntensors  {folder / 'latents.safetensors'}")
+    script.conclude(
+        title,
+        f"another seed moves the latents by {moved[0]:g}, with η = 1 by {moved[1]:.2g}",
+        picture=folder / "steps.png",
+        tensors=folder / "latents.safetensors",
+    )
     check_control(*moved)
 
 

@@ -98,9 +98,12 @@ def main(
         save_file({**arrays, "pictures": images}, folder / "climb.safetensors")
     tell(found, seen)
     same = np.array_equal(seen.latents[scales.index(0)], seen.plain[[0, 1, 0, 1]])
-    print(f"finding  {title}")
-    print(f"control  scale 0: {'the plain pictures, bit for bit' if same else 'other pictures'}")
-    print(f"picture  {folder / 'climb.png'}\ntensors  {folder / 'climb.safetensors'}")
+    script.conclude(
+        title,
+        f"scale 0: {'the plain pictures, bit for bit' if same else 'other pictures'}",
+        picture=folder / "climb.png",
+        tensors=folder / "climb.safetensors",
+    )
     if not same:
         raise SystemExit("the control failed: a direction times zero changed the picture")
 

@@ -80,12 +80,13 @@ def main(
         save_file(arrays, folder / "decoder.safetensors")
     tell(linear, reach)
     tell_far(shown)
-    print(f"finding  {title}")
-    print(
-        f"control  a map fitted to exchanged pictures explains {linear.chance.told}; "
-        f"a cell that is not moved changes the picture by {reach.unmoved:g}"
+    script.conclude(
+        title,
+        f"a map fitted to exchanged pictures explains {linear.chance.told}; "
+        f"a cell that is not moved changes the picture by {reach.unmoved:g}",
+        picture=folder / "decoder.png",
+        tensors=folder / "decoder.safetensors",
     )
-    print(f"picture  {folder / 'decoder.png'}\ntensors  {folder / 'decoder.safetensors'}")
     check(linear, reach)
 
 

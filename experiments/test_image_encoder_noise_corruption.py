@@ -76,9 +76,12 @@ def main(
         arrays = {"latents": latents, "psnr": sweep.psnr, "pictures": sweep.pictures}
         save_file(arrays, folder / "noise.safetensors")
     tell(sweep)
-    print(f"finding  {title}")
-    print(f"control  no cell replaced, at every amplitude: {off:g} from the plain round trip")
-    print(f"picture  {folder / 'noise.png'}\ntensors  {folder / 'noise.safetensors'}")
+    script.conclude(
+        title,
+        f"no cell replaced, at every amplitude: {off:g} from the plain round trip",
+        picture=folder / "noise.png",
+        tensors=folder / "noise.safetensors",
+    )
     if off:
         raise SystemExit("the control failed: nothing was replaced, and the picture changed")
 

@@ -99,12 +99,15 @@ def main(
         script.save_figure(sheet, folder / "noise.png")
         save_file({"x": x, "pictures": images}, folder / "runs.safetensors")
     tell(far, variances[-1], bars)
-    print(f"finding  {title}")
     same = np.array_equal(x[: CHECKED + 1, PLAIN], plain[:, PLAIN])
     moved = np.abs(x[: CHECKED + 1] - other).max(axis=(0, 2, 3, 4, 5))
-    print(f"control  plain DDPM gives the bits of noise × 1: {'yes' if same else 'no'}; ", end="")
-    print(f"other fresh noise moves {np.count_nonzero(moved)} of {len(moved)} rules")
-    print(f"picture  {folder / 'noise.png'}\ntensors  {folder / 'runs.safetensors'}")
+    script.conclude(
+        title,
+        f"plain DDPM gives the bits of noise × 1: {'yes' if same else 'no'}; "
+        f"other fresh noise moves {np.count_nonzero(moved)} of {len(moved)} rules",
+        picture=folder / "noise.png",
+        tensors=folder / "runs.safetensors",
+    )
     check_control(same, moved)
 
 

@@ -84,12 +84,13 @@ def main(
         arrays = {"ids": ids, "context": context, "grown": grown, "changed": changed}
         save_file({**arrays, "moves": moves}, folder / "tokens.safetensors")
     tell(tokens, ids, neighbours(seen), neighbours(ends), moves)
-    print(f"finding  {title}")
     least = 100 * farthest(moves, 1).min()
-    print(
-        f"control  after a changed token, the vector that moves most moves by {least:.1f} % or more"
+    script.conclude(
+        title,
+        f"after a changed token, the vector that moves most moves by {least:.1f} % or more",
+        picture=folder / "tokens.png",
+        tensors=folder / "tokens.safetensors",
     )
-    print(f"picture  {folder / 'tokens.png'}\ntensors  {folder / 'tokens.safetensors'}")
     check(moves, starts)
 
 

@@ -97,9 +97,12 @@ def main(
         save_file(arrays, folder / "swaps.safetensors")
     tell(moved, fits)
     off = float(np.abs(itself - ends[0]).max())
-    print(f"finding  {title}")
-    print(f"control  its own time and words put in by hand move the latent by {off:g} at most")
-    print(f"picture  {folder / 'swaps.png'}\ntensors  {folder / 'swaps.safetensors'}")
+    script.conclude(
+        title,
+        f"its own time and words put in by hand move the latent by {off:g} at most",
+        picture=folder / "swaps.png",
+        tensors=folder / "swaps.safetensors",
+    )
     if off:
         raise SystemExit("the control failed: hearing its own time and words moved the latent")
 

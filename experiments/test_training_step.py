@@ -86,12 +86,13 @@ def main(
         save_file(tensors, folder / "training.safetensors")
     zero, harm = misses(noise), (loss[OTHER] - loss[OWN]).mean(1)
     tell(errors, loss[OWN], saved)
-    print(f"finding  {title}")
-    print(
-        f"control  zero misses an error of 1 by {np.abs(zero).max():.1f} standard errors; ", end=""
+    script.conclude(
+        title,
+        f"zero misses an error of 1 by {np.abs(zero).max():.1f} standard errors; "
+        f"another's words add {with_error(harm, 4)} to the error",
+        picture=folder / "training.png",
+        tensors=folder / "training.safetensors",
     )
-    print(f"another's words add {with_error(harm, 4)} to the error")
-    print(f"picture  {folder / 'training.png'}\ntensors  {folder / 'training.safetensors'}")
     check_control(zero, harm)
 
 

@@ -87,10 +87,13 @@ def main(
         script.save_figure(figure, folder / "features.png")
         save_file(in_arrays(layout, scores), folder / "features.safetensors")
     tell(layout, scores)
-    print(f"finding  {title}")
-    print(f"control  {'the same' if same else 'another'} picture unwatched{tell_shuffled(scores)}")
-    print(f"picture  {folder / 'features.png'}\ntensors  {folder / 'features.safetensors'}")
-    print(f"film     {folder}")
+    script.conclude(
+        title,
+        f"{'the same' if same else 'another'} picture unwatched{tell_shuffled(scores)}",
+        picture=folder / "features.png",
+        tensors=folder / "features.safetensors",
+        film=folder,
+    )
     check(same, scores)
 
 

@@ -98,10 +98,13 @@ def main(
         arrays |= {f"{way.replace(' ', '_')}.latents": some for way, some in latents.items()}
         save_file(arrays, folder / "way.safetensors")
     tell(shares, along, seen)
-    print(f"finding  {title}")
     same = all(np.array_equal(some[[0, -1], 0], ends) for some in latents.values())
-    print(f"control  the ends are A's and B's own pictures: {'' if same else 'not '}bit for bit")
-    print(f"picture  {folder / 'way.png'}\ntensors  {folder / 'way.safetensors'}")
+    script.conclude(
+        title,
+        f"the ends are A's and B's own pictures: {'' if same else 'not '}bit for bit",
+        picture=folder / "way.png",
+        tensors=folder / "way.safetensors",
+    )
     if not same:
         raise SystemExit("the control failed: the way does not lead from A to B")
 

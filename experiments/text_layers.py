@@ -80,19 +80,23 @@ def main(
     folder = script.make_folder(out, "text_layers", prompts[0])
     with script.saving_into(folder):
         images = np.stack([paint_each(sd, some[:-1], noise, run) for some in contexts])
-        report(prompts, contexts[:, :-1], images, folder)
+        title = report(prompts, contexts[:, :-1], images, folder)
         again = paint_each(sd, plain[:-1], noise, run)
     pairs = (contexts[-1], plain), (images[-1], again)
     apart = [float(measure.gap(one, other).max()) for one, other in pairs]
-    print("control  no layer silenced, by the same means: the context differs by", end=" ")
-    print(f"{apart[0]:g}, the pictures by {apart[1]:g} of 255")
-    print(f"picture  {folder / 'layers.png'}\ntensors  {folder / 'layers.safetensors'}")
+    script.conclude(
+        title,
+        f"no layer silenced, by the same means: the context differs by {apart[0]:g}, the pictures "
+        f"by {apart[1]:g} of 255",
+        picture=folder / "layers.png",
+        tensors=folder / "layers.safetensors",
+    )
     if any(apart):
         raise SystemExit("the control failed: what silences a layer changes the others too")
 
 
-def report(prompts: Sequence[str], contexts: np.ndarray, images: np.ndarray, folder: Path) -> None:
-    """The sheet and the arrays, and on the terminal the numbers and the finding. contexts:
+def report(prompts: Sequence[str], contexts: np.ndarray, images: np.ndarray, folder: Path) -> str:
+    """The sheet and the arrays, on the terminal the numbers; returns the finding. contexts:
     (layers, b, 77, width); images: (layers, b, n, H, W, 3) uint8."""
     layers = ["embeddings", *(f"layer {i + 1}" for i in range(len(contexts) - 1))]
     alike, right = likeness(contexts), judge_all(images, prompts)
@@ -101,7 +105,7 @@ def report(prompts: Sequence[str], contexts: np.ndarray, images: np.ndarray, fol
     script.save_figure(sheet, folder / "layers.png")
     save_file({"contexts": contexts, "pictures": images}, folder / "layers.safetensors")
     tell(layers, curves)
-    print(f"finding  {title}")
+    return title
 
 
 # --- measuring ---------------------------------------------------------------------------------

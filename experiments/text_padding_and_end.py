@@ -101,9 +101,12 @@ def main(
     unmoved = np.array_equal(latents["start"], latents["nothing"])
     arrived = np.array_equal(latents["everything"], latents["B"])
     same = [f"{'' if met else 'not '}bit for bit" for met in (unmoved, arrived)]
-    print(f"finding  {title}")
-    print(f"control  with B's start alone A's pictures, {same[0]}; with all of B B's, {same[1]}")
-    print(f"picture  {folder / 'swaps.png'}\ntensors  {folder / 'swaps.safetensors'}")
+    script.conclude(
+        title,
+        f"with B's start alone A's pictures, {same[0]}; with all of B B's, {same[1]}",
+        picture=folder / "swaps.png",
+        tensors=folder / "swaps.safetensors",
+    )
     if not (unmoved and arrived):
         raise SystemExit("the control failed: the start token says something, or a swap is wrong")
 

@@ -113,9 +113,12 @@ def main(
         arrays = {"latents": latents, "pictures": to_uint8(images), "masks": masks.astype(np.uint8)}
         save_file(arrays, folder / "edits.safetensors")
     tell(names, moved, right)
-    print(f"finding  {title}")
-    print(f"control  the source's own attention taken over: {'' if same else 'not '}bit for bit")
-    print(f"picture  {folder / 'edits.png'}\ntensors  {folder / 'edits.safetensors'}")
+    script.conclude(
+        title,
+        f"the source's own attention taken over: {'' if same else 'not '}bit for bit",
+        picture=folder / "edits.png",
+        tensors=folder / "edits.safetensors",
+    )
     if not same:
         raise SystemExit("the control failed: a picture patched with itself is another")
 

@@ -88,9 +88,12 @@ def main(
         arrays = {"ids": ids, "families": labels, "context": context, "ends": ends}
         save_file(arrays, folder / "families.safetensors")
     tell(found, [word for prompt in prompts for word in sd.unknown_words(prompt)])
-    print(f"finding  {title}")
-    print(f"control  {tell_lot(every)}")
-    print(f"picture  {folder / 'families.png'}\ntensors  {folder / 'families.safetensors'}")
+    script.conclude(
+        title,
+        tell_lot(every),
+        picture=folder / "families.png",
+        tensors=folder / "families.safetensors",
+    )
     if every.chance >= CHANCE:
         raise SystemExit("the control failed: families drawn by lot lie as close together")
 
