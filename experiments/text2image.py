@@ -9,6 +9,7 @@ the same words on both sides, must move nothing.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -38,6 +39,8 @@ def main(
     width: int | None = None,
     weights: str = "phantom",
     precision: Literal["float32", "bfloat16", "float16-storage"] = "float32",
+    words: tuple[Path, ...] = (),
+    preview: Path | None = None,
     out: Path = Path("outputs"),
 ) -> None:
     """Words to picture, with the film of how it came about.
@@ -53,9 +56,15 @@ def main(
         width: in pixels; likewise.
         weights: a model's name, or its folder or file.
         precision: of the numbers; the latter two take half the memory.
+        words: files of textual inversion, each with a word that the prompt may hold, like <toy>.
+        preview: a folder of TAESD, which paints the film strip in a hundredth of the time.
         out: the folder to save into.
     """
     sd = script.load_model(weights, precision)
+    for path in words:
+        print(f"{sd.add_word(path)} is a word now, from {path}")
+    if preview:
+        sd.load_preview(preview)
     tell_words(sd, prompt)
     latent = sd.draw_noise(seed, 1, height, width)
     context = sd.encode_text([prompt, prompt])
@@ -77,7 +86,8 @@ def main(
             out=folder,
         )
         seconds = time.perf_counter() - started
-        script.save_figure(draw_strip(sd, film), folder / "strip.png")
+        paint = sd.preview if preview else sd.decode_latent
+        script.save_figure(draw_strip(film, paint), folder / "strip.png")
     half_way = film[len(film) // 2]
     moved = difference(half_way["eps_uncond"], half_way["eps_cond"])
     still = difference(*same)
@@ -106,13 +116,14 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other) / np.linalg.norm(other))
 
 
-def draw_strip(sd: "StableDiffusion", film: Film) -> Figure:
-    """What the model believed the picture to be, at evenly spread steps; last, the picture."""
+def draw_strip(film: Film, paint: Callable[[np.ndarray], np.ndarray]) -> Figure:
+    """What the model believed the picture to be, at evenly spread steps; last, the picture.
+    `paint`: latents (b, h, w, 4) → images (b, H, W, 3)."""
     steps = np.linspace(0, len(film) - 1, min(SHOWN, len(film))).round().astype(int)
     *before, last = (film[i] for i in np.unique(steps).tolist())
     latents = [*(frame["x0"] for frame in before), last["x_prev"]]
     labels = [f"step {frame.index + 1}\nt = {frame.t}" for frame in [*before, last]]
-    images = [sd.decode_latent(latent)[0] for latent in latents]  # one by one: large pictures fit
+    images = [paint(latent)[0] for latent in latents]  # one by one: large pictures fit
     prompt, seed = film.facts["prompt"], film.facts["seed"]
     return plots.film_strip(images, labels, f"“{prompt}”, seed {seed}: what the model expects")
 

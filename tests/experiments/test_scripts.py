@@ -20,6 +20,7 @@ from stable_diffusion_tf.checkpoint import open as open_module
 from stable_diffusion_tf.checkpoint.open import SHIPPED
 from tests import interrupt
 from tests.formats import Call, Global, write_zip
+from tests.stable_diffusion_tf.test_taesd import draw_tensors, write_taesd
 from xray import script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,21 @@ def test_text2image_saves_picture_strip_and_tensors(tmp_path, monkeypatch, capfd
     assert complained == "" and "never saw 'zebra'" in said and "3 steps in" in said
     for name in ("image.png", "strip.png", "frames"):
         assert str(folder / name) in said
+
+
+def test_text2image_reads_a_learned_word_and_previews(tmp_path, monkeypatch, capfd):
+    toy, tiny = tmp_path / "toy.safetensors", tmp_path / "taesd"
+    save_file({"<toy>": np.ones((1, 128), np.float32)}, toy)
+    tiny.mkdir()
+    write_taesd(tiny, draw_tensors())
+    words = ["a <toy>", "--steps", 2, "--words", toy]
+    for out, preview in (("plain", []), ("tiny", ["--preview", tiny])):
+        out = tmp_path / out
+        call(text2image.main, *words, *preview, "--out", out, monkeypatch=monkeypatch)
+    assert f"<toy> is a word now, from {toy}" in capfd.readouterr().out
+    plain, seen = (only(tmp_path / out / "text2image") for out in ("plain", "tiny"))
+    assert (plain / "image.png").read_bytes() == (seen / "image.png").read_bytes()
+    assert (plain / "strip.png").read_bytes() != (seen / "strip.png").read_bytes()
 
 
 def test_a_long_prompt_is_told_what_was_cut(tmp_path, monkeypatch, capfd):
@@ -171,6 +187,8 @@ def bad(tmp_path, weights) -> dict[str, Path]:
         (text2image.main, ["a cat", "--guidance", "nan"], "guidance"),
         (text2image.main, ["a cat", "--eta", "2"], "eta"),
         (text2image.main, ["a cat", "--seed", "-1"], "seed"),
+        (text2image.main, ["a cat", "--words", "{none}"], "cannot be read: No such file"),
+        (text2image.main, ["a cat", "--preview", "{empty}"], "no TAESD decoder in"),
         (text2image.main, ["a cat", "--weights", "{none}"], "no weights at"),
         (text2image.main, ["a cat", "--weights", "{empty}"], "holds no checkpoint"),
         (text2image.main, ["a cat", "--weights", "{cut}"], "is no whole safetensors file"),

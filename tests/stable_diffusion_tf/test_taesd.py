@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,17 +32,27 @@ def golden() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def drawn(golden) -> dict[str, np.ndarray]:
+def drawn() -> dict[str, np.ndarray]:
+    return draw_tensors()
+
+
+def draw_tensors() -> dict[str, np.ndarray]:
     """The tensors that the oracle had."""
-    return {k: draw_loud(k, shape) for k, shape in json.loads(str(golden["names"])).items()}
+    with np.load(GOLDEN) as found:
+        names = json.loads(str(found["taesd/names"]))
+    return {k: draw_loud(k, shape) for k, shape in names.items()}
 
 
 @pytest.fixture
 def folder(tmp_path, drawn):
+    return write_taesd(tmp_path, drawn)
+
+
+def write_taesd(folder: Path, tensors: dict[str, np.ndarray]) -> Path:
     """A TAESD as diffusers saves it."""
-    write_json(tmp_path / "config.json", to_dict(TAESD))
-    save_file(drawn, tmp_path / WEIGHTS)
-    return tmp_path
+    write_json(folder / "config.json", to_dict(TAESD))
+    save_file(tensors, folder / WEIGHTS)
+    return folder
 
 
 def loaded(folder, part):
