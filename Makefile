@@ -35,6 +35,7 @@ bench: .venv/.oracle ## measure speed, speed and memory side by side with diffus
 phantom: .venv/.runtime ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train_vae
 	$(PY) -m phantom.train_decoder
+	$(PY) -m phantom.train_text
 	$(PY) -m phantom.train_diffusion
 	$(PY) -m phantom.evaluate
 

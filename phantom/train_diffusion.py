@@ -1,11 +1,11 @@
-"""Train the phantom's text encoder and UNet: `python -m phantom.train_diffusion`.
+"""Train the phantom's UNet: `python -m phantom.train_diffusion`.
 
 ε-prediction on SD's noise schedule (Ho et al., arXiv 2006.11239) with 10 % empty captions for
 guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(γ/SNR, ceiling), which with a
 ceiling of 1 is that of Hang et al. (arXiv 2303.09556). A higher one dwells on the noisiest
 timesteps, where places are decided: there the noise is nearly all of x, and says little of the
-picture. The scenes are encoded once and kept; an interrupted run goes on from its last checkpoint
-when the same command is given again.
+picture. The text encoder stays as `phantom.train_text` taught it. The scenes are encoded once and
+kept; an interrupted run goes on from its last checkpoint when the same command is given again.
 """
 
 import zlib
@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 from keras import ops
 
+from phantom.train_text import TEXT, number_words, read_text_encoder
 from phantom.training import PHANTOM, STATES, train
 from phantom.world import render, scenes
 from stable_diffusion_tf import layers, scheduler
@@ -31,13 +32,9 @@ from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
-from stable_diffusion_tf.tokenizer import Tokenizer
 from stable_diffusion_tf.unet import UNet
 from stable_diffusion_tf.vae import build_encoder, posterior
 
-TEXT = CLIPTextConfig(
-    hidden_size=128, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4
-)
 UNET = UNetConfig(
     sample_size=16,
     block_out_channels=(48, 96, 160),
@@ -55,7 +52,7 @@ Weigh = Callable[[np.ndarray], np.ndarray]  # SNR (b,) → weight of the loss (b
 
 
 class Denoiser(keras.Model):
-    """{x (b, h, w, 4), t (b,), ids (b, 77)} → the noise in x; text encoder and UNet together."""
+    """{x (b, h, w, 4), t (b,), ids (b, 77)} → the noise in x."""
 
     def __init__(self, text: CLIPTextConfig, unet: UNetConfig):
         super().__init__(name="denoiser")
@@ -91,13 +88,12 @@ def encode_scenes(folder: Path, number: int, seed: int) -> Data:
         encoder = build_encoder(config)
         load(encoder, open_part(folder, "vae"), ignore=EXTRAS["encoder"])
         drawn = scenes(seed, number)
-        ids = Tokenizer()([s.caption for s in drawn] + [""])
-        words, rows = np.unique(ids, return_inverse=True)
-        rows = rows.reshape(ids.shape).astype(np.uint16)
+        captions, empty, words = number_words(drawn)
         latents = np.concatenate([encode(encoder, drawn[i : i + 64]) for i in range(0, number, 64)])
         latents = (latents * config.scaling_factor).astype(np.float16)
         STATES.mkdir(exist_ok=True)
-        np.savez(cache, latents=latents, captions=rows[:-1], words=words, empty=rows[-1])
+        captions = captions.astype(np.uint16)
+        np.savez(cache, latents=latents, captions=captions, words=words, empty=empty)
     return Data(**np.load(cache))
 
 
@@ -106,14 +102,15 @@ def encode(encoder: keras.Model, some: list) -> np.ndarray:
     return ops.convert_to_numpy(posterior(encoder.predict_on_batch(images))[0])
 
 
-def draw_batch(data: Data, alphas: np.ndarray, weigh: Weigh, rng: np.random.Generator):
-    """A batch as fit wants it: the noised latents, the noise, the weight of each."""
+def draw_batch(data: Data, alphas: np.ndarray, weigh: Weigh, since: int, rng: np.random.Generator):
+    """A batch as fit wants it, from timestep `since` on: the noised latents, the noise, the
+    weight of each."""
     rows = rng.integers(len(data.latents), size=BATCH)
     x0 = data.latents[rows].astype(np.float32)
     noise = rng.standard_normal(x0.shape, dtype=np.float32)
     # evenly spread over the timesteps, so that the loss of a batch says more
-    t = ((rng.random() + rng.permutation(BATCH)) * len(alphas) / BATCH).astype(np.int32)
-    t = t % len(alphas)
+    shares = (rng.random() + rng.permutation(BATCH)) / BATCH
+    t = (since + shares * (len(alphas) - since)).astype(np.int32)
     ids = data.captions[rows].astype(np.int32)
     ids[rng.random(BATCH) < EMPTY_CAPTIONS] = data.empty
     weight = weigh(scheduler.snr(t, alphas)).astype(np.float32)[:, None, None]  # per cell
@@ -128,29 +125,6 @@ def start_quiet(unet: UNet) -> None:
             variable.assign(ops.zeros_like(variable))
 
 
-def read_parts(folder: Path, model: Denoiser, words: np.ndarray) -> None:
-    """Take over the weights of a checkpoint; of its vocabulary, the rows of `words`."""
-    load(model.unet, open_part(folder, "unet"), EXTRAS["unet"])
-    whole = layers.build(CLIPText(TEXT), keras.KerasTensor((1, 77), dtype="int32"))
-    load(whole, open_part(folder, "text_encoder"), EXTRAS["text_encoder"])
-    for mine, theirs in zip(model.text_encoder.weights, whole.weights, strict=True):
-        value = ops.convert_to_numpy(theirs)
-        mine.assign(value if mine.shape == theirs.shape else value[words])
-
-
-def write_text_encoder(folder: Path, network: CLIPText, words: np.ndarray) -> None:
-    """The text encoder with the full vocabulary: the rows of words never seen are zero."""
-    whole = layers.build(CLIPText(TEXT), keras.KerasTensor((1, 77), dtype="int32"))
-    for new, old in zip(whole.weights, network.weights, strict=True):
-        value = ops.convert_to_numpy(old)
-        if new.shape != old.shape:
-            rows = np.zeros(new.shape, np.float32)
-            rows[words] = value
-            value = rows
-        new.assign(value)
-    write_part(folder, "text_encoder", TEXT, [whole], "float16")
-
-
 def main(
     steps: int = 20000,
     scene_count: int = 24576,
@@ -158,21 +132,22 @@ def main(
     precision: str = "mixed_bfloat16",
     out: Path = PHANTOM,
     start_from: Path | None = None,
-    gamma: float = 5.0,
-    ceiling: float = 1.0,
+    gamma: float = 2.0,
+    ceiling: float = 20.0,
+    since: int = 0,
 ) -> None:
-    """Train the text encoder and the UNet on the latents of the trained image encoder.
+    """Train the UNet on the latents of the trained image encoder.
 
     Args:
         steps: steps in all, of 32 scenes each; a run that was interrupted goes on.
         scene_count: scenes to draw and encode.
         seed: draws the scenes, the weights and the noise.
         precision: mixed_bfloat16 or float32.
-        out: the checkpoint folder; it holds vae, the parts unet and text_encoder are added.
-        start_from: a checkpoint folder whose unet and text_encoder to train on; by default a
-            fresh start.
+        out: the checkpoint folder; it holds vae and text_encoder, unet is added.
+        start_from: a checkpoint folder whose unet to train on; by default a fresh start.
         gamma: of the loss weight.
         ceiling: of the loss weight.
+        since: the least noisy timestep to train on, 0 to 999.
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(out, scene_count, seed)
@@ -186,8 +161,10 @@ def main(
             "ids": keras.KerasTensor((None, 77), dtype="int32"),
         }
     )
+    read_text_encoder(out, model.text_encoder, data.words)
+    model.text_encoder.trainable = False
     if start_from:
-        read_parts(start_from, model, data.words)
+        load(model.unet, open_part(start_from, "unet"), EXTRAS["unet"])
     else:
         start_quiet(model.unet)
     alphas = scheduler.alphas_cumprod()
@@ -197,7 +174,7 @@ def main(
 
     train(
         model,
-        lambda rng: draw_batch(data, alphas, weigh, rng),
+        lambda rng: draw_batch(data, alphas, weigh, since, rng),
         "diffusion",
         steps,
         seed,
@@ -205,10 +182,9 @@ def main(
         peak=1e-3,
         loss="mse",
     )
-    write_text_encoder(out, model.text_encoder, data.words)
     write_part(out, "unet", UNET, [model.unet], "float16")
     write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
-    print(f"saved {out / 'text_encoder'}, {out / 'unet'} and {out / 'scheduler'}")
+    print(f"saved {out / 'unet'} and {out / 'scheduler'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both training scripts share: the learning rate, the data in steps, the resumable fit."""
+"""What the training scripts share: the learning rate, the data in steps, the resumable fit."""
 
 import os
 from pathlib import Path

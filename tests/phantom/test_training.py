@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from phantom import train_diffusion, train_vae, training
+from phantom import layout, train_diffusion, train_text, train_vae, training
 from phantom.training import Steps, Trapezoid
+from phantom.world import FAMILY
 from stable_diffusion_tf import StableDiffusion, layers
 from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.tokenizer import Tokenizer
@@ -22,7 +23,7 @@ UNET = replace(
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     cross_attention_dim=32,
 )
-TEXT = replace(train_diffusion.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+TEXT = replace(train_text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
 
 
 # --- the schedule and the data -----------------------------------------------------------------
@@ -108,6 +109,52 @@ def test_the_average_of_the_weights_is_kept(tmp_path, monkeypatch):
         assert np.abs(a - c).max() > 1e-4
 
 
+# --- the text encoder --------------------------------------------------------------------------
+
+
+def teach(folder, steps, monkeypatch, **rest):
+    """Contexts of prompts after some steps of a small text encoder's lessons."""
+    monkeypatch.setattr(train_text, "TEXT", TEXT)
+    monkeypatch.setattr(training, "STATES", folder / "states")
+    train_text.main(steps=steps, scene_count=64, precision="float32", out=folder, **rest)
+    drawn = train_text.scenes(0, 64)
+    captions, _, words = train_text.number_words(drawn)
+    network = train_text.CLIPText(replace(TEXT, vocab_size=len(words)))
+    layers.build(network, keras.KerasTensor((None, 77), dtype="int32"))
+    train_text.read_text_encoder(folder, network, words)
+    return ops.convert_to_numpy(network(captions[:16]))
+
+
+def test_lessons_move_a_text_encoder_no_further_than_they_may(tmp_path, monkeypatch, capsys):
+    first = teach(tmp_path / "first", 1, monkeypatch)
+    went = {
+        keep: np.square(
+            teach(tmp_path / f"{keep:g}", 30, monkeypatch, start_from=tmp_path / "first", keep=keep)
+            - first
+        ).mean()
+        for keep in (0.0, 1e3)
+    }
+    assert 0 < went[1e3] < went[0.0] / 3
+    assert "saved" in capsys.readouterr().out
+
+
+def test_a_batch_asks_mostly_for_pairs_and_answers_rightly():
+    drawn = train_text.scenes(2, 200)
+    lessons, words = train_text.prepare(drawn)
+    assert [len(drawn[i].things) for i in lessons.pairs] == [2] * len(lessons.pairs)
+    captions, answers = train_text.draw_batch(lessons, 8, np.random.default_rng(0))
+    assert captions.shape == (64, 77) and answers["moved"].shape == (64, 77, 8)
+    assert np.count_nonzero(answers["names"][:, 1]) >= 56
+    tokenizer = Tokenizer()
+    asked = zip(words[captions], answers["names"], answers["colours"][:, 0], strict=True)
+    for ids, (first, second), colour in asked:
+        said = tokenizer.decode(ids.tolist())
+        for kind in {int(first), int(second)} - {0}:
+            name = layout.THINGS[kind - 1]
+            assert name in said or FAMILY[name] in said
+        assert not set(said.replace(",", "").split()) & {*layout.COLOURS} - {layout.COLOURS[colour]}
+
+
 # --- the diffusion model -----------------------------------------------------------------------
 
 
@@ -141,8 +188,8 @@ def denoiser(words):
 def exported(denoiser, words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_diffusion, "TEXT", TEXT)
-        train_diffusion.write_text_encoder(folder, denoiser.text_encoder, words)
+        patch.setattr(train_text, "TEXT", TEXT)
+        train_text.write_text_encoder(folder, denoiser.text_encoder, words)
     write_part(folder, "unet", UNET, [denoiser.unet], "float16")
     return StableDiffusion.load(folder)
 
@@ -167,12 +214,12 @@ def test_the_rows_of_words_never_seen_are_zero(exported, denoiser, words):
 
 
 def test_what_was_written_can_be_trained_on(exported, denoiser, words, monkeypatch):
-    monkeypatch.setattr(train_diffusion, "TEXT", TEXT)
-    trained = denoiser.get_weights()
-    denoiser.set_weights([0 * w for w in trained])
-    train_diffusion.read_parts(exported.checkpoint.place, denoiser, words)
-    taken_over = denoiser.get_weights()
-    denoiser.set_weights(trained)
+    monkeypatch.setattr(train_text, "TEXT", TEXT)
+    trained = denoiser.text_encoder.get_weights()
+    denoiser.text_encoder.set_weights([0 * w for w in trained])
+    train_text.read_text_encoder(exported.checkpoint.place, denoiser.text_encoder, words)
+    taken_over = denoiser.text_encoder.get_weights()
+    denoiser.text_encoder.set_weights(trained)
     for mine, theirs in zip(trained, taken_over, strict=True):
         np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-6)  # they were float16
 
