@@ -11,7 +11,7 @@ Left, the cosine of any two tokens' vectors: the same word at two places need no
 vector. Middle, the prompt as it grows, told by the vector of its end token, which has heard it
 all. Right, rows are changed tokens, columns whose vector moves: the grey triangle is what the mask
 forbids, the last column all that follows. CLIP was trained on pairs of pictures and texts; the
-phantom's encoder only to help its UNet, with 80 words, so its cosines are not those of SD 1.x.
+phantom's encoder on who stands where, with 80 words, so its cosines are not those of SD 1.x.
 
 The control looks after the changed token instead of before it, where the same check must fail.
 """

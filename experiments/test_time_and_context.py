@@ -12,9 +12,9 @@ pictures are of one seed.
 A residual block adds the time's vector to all cells alike, before a norm and a nonlinearity, so the
 time should shift and scale whole channels; words reach each cell by as much as it attends to them.
 In Stable Diffusion the words matter in the first ten of 25 steps (arXiv 2404.02747); here, too, the
-first step alone moves most. The phantom's 4×4 level (down block 2, mid block, up block 0) died in
-training, so what is heard there moves nothing. The control hears its own time and words, put in by
-hand: it must move no bit of the latent.
+first step alone moves most. The phantom's 4×4 level (down block 2, mid block, up block 0) all but
+died in training: what is heard there moves next to nothing. The control hears its own time and
+words, put in by hand: it must move no bit of the latent.
 """
 
 from collections.abc import Sequence

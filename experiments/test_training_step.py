@@ -12,9 +12,10 @@ of the variance; and how much smaller the error is with the right words, with st
 the pictures. The noise is hard to see where there is little, the picture where there is much.
 
 That the loss grows towards the picture is known of all such models; arXiv 2303.09556 weighs it by
-min(5/SNR, 1), and so was the phantom trained: small timesteps counted little, unlike in SD 1.x. The
-controls: predicting zero must have an error of 1 at every timestep, and the words of another
-picture must not do better than its own.
+min(5/SNR, 1), and the phantom was trained with min(2/SNR, 20): noisy timesteps, where places are
+decided, counted much and small ones little, unlike in SD 1.x. The controls: predicting zero must
+have an error of 1 at every timestep, and the words of another picture must not do better than its
+own.
 """
 
 from collections.abc import Sequence

@@ -16,8 +16,8 @@ Plug-and-play features find the layout in the middle of the decoder (arXiv 2211.
 Diffusion a linear probe finds the salient thing with a Dice of 0.85, an IoU of 0.74, most of it by
 step 5 (arXiv 2306.05720), while a picture comes about; ours are real ones under noise. A network of
 convolutions knows left from right only by what it sees of the edges, so a level with few cells
-does. The phantom's 4×4 level (down block 2, mid block, up block 0) died in training: nothing reads
-it, and what a probe finds there is of no use to the picture.
+does. The phantom's 4×4 level (down block 2, mid block, up block 0) all but died in training: next
+to nothing reads it, and what a probe finds there is of little use to the picture.
 
 The control is a probe fitted on shuffled masks, which may do no better than to call everything a
 thing; and looking at the run must not change a bit of its picture.

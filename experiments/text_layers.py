@@ -10,8 +10,8 @@ one; elsewhere this alone is the number.
 
 Diffusion Lens (Toker et al., arXiv 2403.05846) found that in Stable Diffusion 2.1 and DeepFloyd
 things appear late, first as a bag of words, then put together rightly, and that prompts of more
-parts take more layers. Their encoders have over twenty layers, trained beforehand on texts; the
-phantom's has three, trained together with its UNet, which need not share the work in the same way.
+parts take more layers. Their encoders have over twenty layers, trained on texts of all kinds; the
+phantom's has three, taught 80 words and who stands where, and need not share the work that way.
 
 The control: with no layer silenced by the same means, context and pictures must be the plain ones,
 bit for bit.

@@ -13,7 +13,7 @@ noises; they say nothing of other prompts.
 
 In SD 1.x, whose CLIP was trained alone, the end outweighs the words (arXiv 2405.15330); whether
 padding is used depends on how the text encoder was trained (arXiv 2501.06751). The phantom's was
-trained with the UNet, on short captions: nearly all that it ever attended to was padding.
+taught by who read all 77 vectors of short captions: nearly all that they ever saw was padding.
 
 The control: the start token has heard nothing, so taking it from B must give A's pictures bit for
 bit, and taking everything must give B's.

@@ -12,7 +12,7 @@ Left, families that lie together are squares on the diagonal; middle, clouds of 
 two prompts in detail: dark up to the first word that differs, as no token hears a later one; the
 channels are not alike. All cosines of CLIP's texts are high, for they lie in a narrow cone (arXiv
 2203.02053), so only differences of cosines say something. The phantom's text encoder was trained
-only to tell its UNet what to draw; that a cat is rather a dog than a pizza is no use to it.
+only to tell what stands where; that a cat is rather a dog than a pizza is no use to it.
 
 The control draws the families by lot, a thousand times, among prompts of the same length only: a
 vector tells its place too, and prompts as long as each other are alike for that alone. True ones
