@@ -15,9 +15,9 @@ line, for another prompt as well, and the shuffled one stays near zero; bars are
 In a diffusion model of faces, directions at the mid block (the h-space) are linear in their scale
 and carry over to other pictures (arXiv 2210.10960; not Stable Diffusion). In the phantom the mid
 block and all of its level all but died in training, so the block is chosen by measurement: the one
-that goes furthest at scale 1 for the noises that the direction was made of. Its words come in at
-the first block, 37 % of the way at --place unet.down_blocks.0.attentions.0, though by no straight
-line, and one number for each channel says neither where nor draws an outline. The null control is
+that goes furthest at scale 1 for the noises that the direction was made of. One at the first block
+goes further, 37 % of the way (--place unet.down_blocks.0.attentions.0), but in no straight line.
+One number for each channel draws no outline, and says of no cell what it holds. The null control is
 scale 0, which must leave the plain picture, bit for bit.
 """
 

@@ -63,8 +63,10 @@ def main(
     sd = script.load_model(weights, precision)
     for path in words:
         print(f"{sd.add_word(path)} is a word now, from {path}")
+    paint = sd.decode_latent
     if preview:
         sd.load_preview(preview)
+        paint = sd.preview
     tell_words(sd, prompt)
     latent = sd.draw_noise(seed, 1, height, width)
     context = sd.encode_text([prompt, prompt])
@@ -86,7 +88,6 @@ def main(
             out=folder,
         )
         seconds = time.perf_counter() - started
-        paint = sd.preview if preview else sd.decode_latent
         script.save_figure(draw_strip(film, paint), folder / "strip.png")
     half_way = film[len(film) // 2]
     moved = difference(half_way["eps_uncond"], half_way["eps_cond"])

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from phantom.world import BACKGROUNDS, SIDE, THINGS, Scene, Thing, masks
+from phantom.world import BACKGROUNDS, THINGS, Scene, Thing, masks
+from xray.measure import resize_by_area
 
 CELLS = 4  # a side
 KINDS = 1 + len(THINGS)  # nothing, or one of the things
@@ -67,9 +68,9 @@ def look(some: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for scene, share, name in zip(some, roles, names, strict=True):
         seen = masks(scene)
         things = [thing.name for thing in named(scene)]
-        for role, key in enumerate([scene.background, *things]):
-            cells = seen[key].reshape(CELLS, SIDE // CELLS, CELLS, SIDE // CELLS)
-            share[:, role] = cells.mean((1, 3)).ravel()
+        covered = np.stack([seen[key] for key in (scene.background, *things)])
+        cells = resize_by_area(covered, CELLS, CELLS)  # (roles, 4, 4)
+        share[:, : len(cells)] = cells.reshape(len(cells), -1).T
         name[: len(things)] = [1 + THINGS.index(thing) for thing in things]
     return roles, names, colours
 

@@ -37,27 +37,29 @@ WEIGHTS = {"kinds": 1.0, "roles": 1.0, "names": 0.3, "colours": 0.3}  # of the l
 
 
 class Pupil(keras.Model):
-    """ids (b, 77) → the reader's logits, and how far the context is from where it `began`."""
+    """ids (b, 77) → the reader's logits; how far the context has moved from where it `began` adds
+    `keep` times that to the loss."""
 
-    def __init__(self, text: CLIPTextConfig, began: CLIPText | None = None):
+    def __init__(self, text: CLIPTextConfig, began: CLIPText | None = None, keep: float = 0.0):
         super().__init__(name="pupil")
         self.text_encoder = CLIPText(text)
         self.reader = Reader(name="reader")
         self.began = began
+        self.keep = keep
 
     def build(self, *shapes):
         pass
 
     def call(self, ids):
         context = self.text_encoder(ids)  # (b, 77, width)
-        told = self.reader(context)
         if self.began is not None:
-            told["moved"] = ops.cast(context - self.began(ids), "float32")
-        return told
+            moved = ops.cast(context - self.began(ids), "float32")
+            self.add_loss(self.keep * ops.mean(ops.square(moved)))
+        return self.reader(context)
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Exercises:
     """Captions as rows of the token ids that occur, and the right answers of `layout.look`."""
 
     captions: np.ndarray  # (n, 77) int32
@@ -67,11 +69,11 @@ class Lessons:
     pairs: np.ndarray  # where there are two things
 
 
-def prepare(drawn: Sequence[Scene]) -> tuple[Lessons, np.ndarray]:
-    """The lessons of scenes, and the token ids that occur, ascending."""
+def prepare(drawn: Sequence[Scene]) -> tuple[Exercises, np.ndarray]:
+    """The exercises of scenes, and the token ids that occur, ascending."""
     captions, _, words = number_words(drawn)
     roles, names, colours = look(drawn)
-    return Lessons(captions, roles, names, colours, np.flatnonzero(names[:, 1])), words
+    return Exercises(captions, roles, names, colours, np.flatnonzero(names[:, 1])), words
 
 
 def number_words(drawn: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,17 +84,16 @@ def number_words(drawn: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.nda
     return rows[:-1], rows[-1], words
 
 
-def draw_batch(lessons: Lessons, width: int, rng: np.random.Generator):
+def draw_batch(given: Exercises, rng: np.random.Generator):
     """A batch as fit wants it: captions, the right answers."""
-    some = rng.choice(lessons.pairs, PAIRS), rng.integers(len(lessons.captions), size=BATCH - PAIRS)
+    some = rng.choice(given.pairs, PAIRS), rng.integers(len(given.captions), size=BATCH - PAIRS)
     rows = np.concatenate(some)
-    roles, names = lessons.roles[rows], lessons.names[rows]
-    return lessons.captions[rows], {
+    roles, names = given.roles[rows], given.names[rows]
+    return given.captions[rows], {
         "kinds": spread(roles, names),
         "roles": roles,
         "names": names,
-        "colours": lessons.colours[rows],
-        "moved": np.zeros((BATCH, 77, width), np.float32),
+        "colours": given.colours[rows],
     }
 
 
@@ -118,7 +119,7 @@ def write_text_encoder(folder: Path, network: CLIPText, words: np.ndarray) -> No
     write_part(folder, "text_encoder", TEXT, [whole], "float16")
 
 
-def begin(words: np.ndarray, start_from: Path | None) -> Pupil:
+def begin(words: np.ndarray, start_from: Path | None, keep: float) -> Pupil:
     """A new text encoder, or that of a checkpoint beside a copy that stays as it is."""
     text, ids = replace(TEXT, vocab_size=len(words)), keras.KerasTensor((None, 77), dtype="int32")
     if start_from is None:
@@ -128,7 +129,7 @@ def begin(words: np.ndarray, start_from: Path | None) -> Pupil:
     began = layers.build(CLIPText(text), ids)
     read_text_encoder(start_from, began, words)
     began.trainable = False
-    pupil = Pupil(text, began)
+    pupil = Pupil(text, began, keep)
     pupil(ids)
     pupil.text_encoder.set_weights(began.get_weights())
     return pupil
@@ -155,28 +156,21 @@ def main(
         keep: weight of the loss of moving away from the text encoder that it started from.
     """
     keras.utils.set_random_seed(seed)
-    lessons, words = prepare(scenes(seed, scene_count))
+    exercises, words = prepare(scenes(seed, scene_count))
     with layers.precision(precision):
-        pupil = begin(words, start_from)
-    weights = WEIGHTS | ({"moved": keep} if start_from else {})
+        pupil = begin(words, start_from, keep)
     share = keras.losses.CategoricalCrossentropy(from_logits=True)
     one = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    losses = {"kinds": share, "roles": share, "names": one, "colours": one, "moved": "mse"}
-
-    def draw(rng: np.random.Generator):
-        captions, answers = draw_batch(lessons, TEXT.hidden_size, rng)
-        return captions, {key: answers[key] for key in weights}
-
     train(
         pupil,
-        draw,
+        lambda rng: draw_batch(exercises, rng),
         "text",
         steps,
         seed,
         every=250,
         peak=1e-3,
-        loss={key: losses[key] for key in weights},
-        loss_weights=weights,
+        loss={"kinds": share, "roles": share, "names": one, "colours": one},
+        loss_weights=WEIGHTS,
     )
     write_text_encoder(out, pupil.text_encoder, words)
     print(f"saved {out / 'text_encoder'}")

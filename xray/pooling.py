@@ -155,6 +155,6 @@ DAAM = Pooling()
 # Of 88 poolings the best on 60 scenes of the phantom. On 200 others its maps of the words for
 # things meet the exact masks with 0.51 IoU (DAAM's: 0.31) and point into them in 81 % (50 %); in
 # pictures that the phantom draws, 0.50 (0.34) and 83 % (54 %). The start token takes what attention
-# no word wants: held against it, a map shows that there is a thing, and by itself it shows which.
+# no word wants, so what a word gets is held against that.
 DEFAULT = Pooling(steps="late", resize="bilinear", norm="max", weight="cells", against="odds")
 INSIDE = 0.6  # of a map's range: from there on, its cells meet the masks best

@@ -57,7 +57,7 @@ def test_kinds_are_the_share_of_each_mask():
             assert found[:, kind].mean() == pytest.approx(mask.mean(), abs=1e-6)
 
 
-def test_the_reader_tells_which_token_holds_what():
+def test_each_cell_asks_each_context_a_question_of_its_own():
     keras.utils.set_random_seed(0)
     reader, width = Reader(), 32
     context = np.random.default_rng(0).standard_normal((2, 77, width)).astype(np.float32)

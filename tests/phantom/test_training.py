@@ -9,9 +9,10 @@ from keras import ops
 
 from phantom import layout, train_diffusion, train_text, train_vae, training
 from phantom.training import Steps, Trapezoid
-from phantom.world import FAMILY
+from phantom.world import FAMILY, THINGS, scenes
 from stable_diffusion_tf import StableDiffusion, layers
 from stable_diffusion_tf.checkpoint.write import write_part
+from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.tokenizer import Tokenizer
 from stable_diffusion_tf.vae import posterior
 
@@ -117,9 +118,8 @@ def teach(folder, steps, monkeypatch, **rest):
     monkeypatch.setattr(train_text, "TEXT", TEXT)
     monkeypatch.setattr(training, "STATES", folder / "states")
     train_text.main(steps=steps, scene_count=64, precision="float32", out=folder, **rest)
-    drawn = train_text.scenes(0, 64)
-    captions, _, words = train_text.number_words(drawn)
-    network = train_text.CLIPText(replace(TEXT, vocab_size=len(words)))
+    captions, _, words = train_text.number_words(scenes(0, 64))
+    network = CLIPText(replace(TEXT, vocab_size=len(words)))
     layers.build(network, keras.KerasTensor((None, 77), dtype="int32"))
     train_text.read_text_encoder(folder, network, words)
     return ops.convert_to_numpy(network(captions[:16]))
@@ -139,18 +139,18 @@ def test_lessons_move_a_text_encoder_no_further_than_they_may(tmp_path, monkeypa
 
 
 def test_a_batch_asks_mostly_for_pairs_and_answers_rightly():
-    drawn = train_text.scenes(2, 200)
-    lessons, words = train_text.prepare(drawn)
-    assert [len(drawn[i].things) for i in lessons.pairs] == [2] * len(lessons.pairs)
-    captions, answers = train_text.draw_batch(lessons, 8, np.random.default_rng(0))
-    assert captions.shape == (64, 77) and answers["moved"].shape == (64, 77, 8)
+    drawn = scenes(2, 200)
+    exercises, words = train_text.prepare(drawn)
+    assert [len(drawn[i].things) for i in exercises.pairs] == [2] * len(exercises.pairs)
+    captions, answers = train_text.draw_batch(exercises, np.random.default_rng(0))
+    assert captions.shape == (64, 77)
     assert np.count_nonzero(answers["names"][:, 1]) >= 56
     tokenizer = Tokenizer()
     asked = zip(words[captions], answers["names"], answers["colours"][:, 0], strict=True)
     for ids, (first, second), colour in asked:
         said = tokenizer.decode(ids.tolist())
         for kind in {int(first), int(second)} - {0}:
-            name = layout.THINGS[kind - 1]
+            name = THINGS[kind - 1]
             assert name in said or FAMILY[name] in said
         assert not set(said.replace(",", "").split()) & {*layout.COLOURS} - {layout.COLOURS[colour]}
 
