@@ -33,21 +33,19 @@ def probes_of(kind: str) -> list:
 def taking_steps(sd: Any, kind: str, steps: int, out: Path) -> Iterator[float]:
     """Take a step of a run whenever asked, and give the seconds that it took."""
     from xray.camera import in_order, start_film, write_step
-    from xray.probe import probing
+    from xray.instrumented import instrument
 
     start_film(out, {"steps": steps})
-    with probing(sd, probes_of(kind)) as reads:
-        function = sd.function("unet")  # of this kind; the next kind has another
+    seen = instrument(sd, probes_of(kind))
     context = sd.encode_text([PROMPT, ""])
-    run = sd.denoise(context[:1], context[1:], steps, progress=list)
+    run = seen.denoise(context[:1], context[1:], steps, progress=list)
     while True:
         started = time.perf_counter()
-        sd.functions["unet"] = function
         step = next(run, None)
         if step is None:
             return
         if "film" in kind:
-            write_step(out, step, in_order(step, reads))
+            write_step(out, step, in_order(step, seen.reads))
         yield time.perf_counter() - started
 
 

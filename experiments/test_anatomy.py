@@ -79,7 +79,7 @@ def main(steps: int = 25, weights: str = "phantom", out: Path = Path("outputs"))
 
 def calls_of(sd: "StableDiffusion", steps: int) -> dict[str, int]:
     """Part → how often it computes for one picture."""
-    from xray.taps import ORDER, asked
+    from xray.survey import ORDER, asked
 
     rounds = {"unet": len(sd.timesteps(steps)), "encoder": 0}
     return {part: rounds.get(part, 1) * asked(sd, part)[0].shape[0] for part in ORDER}

@@ -104,14 +104,13 @@ def draw(
 def examine(sd: "StableDiffusion", image: np.ndarray, prompt: str, seed: int) -> tuple[list, bool]:
     """What was read at each timestep, and whether the predicted noise is the same when nobody
     looks."""
-    from xray.probe import probing
+    from xray.instrumented import instrument
 
     x = np.repeat(sd.encode_image(image[None]), 2, axis=0)
     call = x, attention.TIMES[0], sd.encode_text(["", prompt])
-    with probing(sd, [attention.probe()]) as reads:
-        shots = attention.look_again(sd, reads, image[None], [prompt], seed=seed)
-        watched = sd.predict_noise(*call)
-    return shots, np.array_equal(watched, sd.predict_noise(*call))
+    seen = instrument(sd, attention.probe())
+    shots = attention.look(seen, image[None], [prompt], seed=seed)
+    return shots, np.array_equal(seen.predict_noise(*call), sd.predict_noise(*call))
 
 
 def pooling_of_run(sd: "StableDiffusion") -> attention.Pooling:

@@ -34,7 +34,7 @@ from xray.attention import (
     Pooling,
     Words,
     copied,
-    look_again,
+    look,
     phrases,
     probe,
     word_maps,
@@ -43,6 +43,7 @@ from xray.pooling import AGAINST, CROSS, JOINS, NORMS, OUTER, RESIZES, STEPS, WE
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
+    from xray.instrumented import Instrument
     from xray.rules import Reads
 
 GRID = (SIDE, SIDE)
@@ -122,15 +123,16 @@ def main(
     if sd.size != SIDE:
         raise UsageError(f"these weights draw {sd.size} pixels, and the phantom's world has {SIDE}")
     folder = script.make_folder(out, "score_attention", sd.checkpoint.place.name)
-    from xray.probe import probing
+    from xray.instrumented import instrument
 
-    with script.saving_into(folder), probing(sd, [probe()]) as reads:
-        known = [*looked(sd, reads, draw_scenes(seed + 1, tuning), batch, seed + 1)]
+    sd = instrument(sd, probe())
+    with script.saving_into(folder):
+        known = [*looked(sd, draw_scenes(seed + 1, tuning), batch, seed + 1)]
         chosen, tried = search(known)
         poolings = {"DAAM": DAAM, "ours": DEFAULT}
         shares = best_shares(hear(known, poolings))
-        seen = hear(looked(sd, reads, draw_scenes(seed, scenes), batch, seed), poolings)
-        drawing = drawn(sd, reads, draw_scenes(seed, scenes), batch, seed, steps, guidance)
+        seen = hear(looked(sd, draw_scenes(seed, scenes), batch, seed), poolings)
+        drawing = drawn(sd, draw_scenes(seed, scenes), batch, seed, steps, guidance)
         made = hear(drawing, poolings)
         rows = [*rate("scenes", seen, shares), *rate("drawn", made, shares)]
         save(folder, rows, chosen, tried)
@@ -143,22 +145,19 @@ def main(
 # --- pictures and what is read of them ---------------------------------------------------------
 
 
-def looked(
-    sd: "StableDiffusion", reads: "Reads", told: Sequence[Scene], batch: int, seed: int
-) -> Iterator[Sight]:
+def looked(sd: "Instrument", told: Sequence[Scene], batch: int, seed: int) -> Iterator[Sight]:
     """Scenes, noised to several timesteps and denoised once with their own captions."""
     for i in counted(len(told), batch, "looking"):
         some = told[i : i + batch]
         images = np.stack([render(scene) for scene in some])
         captions = [scene.caption for scene in some]
-        shots = look_again(sd, reads, images, captions, seed=seed + i)
+        shots = look(sd, images, captions, seed=seed + i)
         for j, scene in enumerate(some):
             yield sight(sd, shots, j, scene.caption, masks(scene))
 
 
 def drawn(
-    sd: "StableDiffusion",
-    reads: "Reads",
+    sd: "Instrument",
     told: Sequence[Scene],
     batch: int,
     seed: int,
@@ -172,7 +171,7 @@ def drawn(
         run = sd.denoise(context[:-1], context[-1:], steps, guidance, seed=seed + i, progress=list)
         shots = []
         for step in run:
-            shots.append(copied(reads))
+            shots.append(copied(sd.reads))
             latent = step.x_prev
         pictures = to_uint8(sd.decode_latent(latent))
         for j, (prompt, picture) in enumerate(zip(prompts, pictures, strict=True)):

@@ -36,6 +36,15 @@ def guidance_embedding(guidance: float, width: int) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)]).astype(np.float32)[None]
 
 
+def consistent_x0(x: np.ndarray, eps: np.ndarray, t: int, alphas: np.ndarray) -> np.ndarray:
+    """The consistency function f(x, t) = c_skip·x + c_out·(the clean latent of eps), which is x
+    itself at t = 0: arXiv 2303.01469, eq. 5."""
+    scaled = int(t) * TIMESTEP_SCALING  # a NumPy integer would make all of it float64
+    power = scaled**2 + SIGMA_DATA**2
+    c_skip, c_out = SIGMA_DATA**2 / power, scaled / power**0.5
+    return c_skip * x + c_out * predict_x0(x, eps, t, alphas)
+
+
 def lcm_step(
     x: np.ndarray,
     eps: np.ndarray,
@@ -43,17 +52,14 @@ def lcm_step(
     t_prev: int,
     alphas: np.ndarray,
     noise: np.ndarray | None = None,
+    x0: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One step down, from t to t_prev: arXiv 2303.01469, algorithm 1. Returns (x_prev, x0).
 
-    x0 is the consistency function f(x, t) = c_skip·x + c_out·(the clean latent of eps), which is x
-    itself at t = 0: arXiv 2303.01469, eq. 5. x_prev is x0 with `noise` ~ N(0, 1), as much as t_prev
-    has, or x0 itself where t_prev is negative: pass −1 after the last timestep.
+    x0: None is `consistent_x0`. x_prev is x0 with `noise` ~ N(0, 1), as much as t_prev has, or x0
+    itself where t_prev is negative: pass −1 after the last timestep.
     """
     if t_prev >= 0 and noise is None:
         raise ValueError(f"an LCM adds noise at every step but the last, here t={t}: pass noise=")
-    scaled = int(t) * TIMESTEP_SCALING  # a NumPy integer would make all of it float64
-    power = scaled**2 + SIGMA_DATA**2
-    c_skip, c_out = SIGMA_DATA**2 / power, scaled / power**0.5
-    x0 = c_skip * x + c_out * predict_x0(x, eps, t, alphas)
+    x0 = consistent_x0(x, eps, t, alphas) if x0 is None else x0
     return (add_noise(x0, noise, t_prev, alphas) if t_prev >= 0 else x0), x0

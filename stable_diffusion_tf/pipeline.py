@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import keras
 import numpy as np
@@ -68,9 +69,14 @@ class StableDiffusion:
         self.alphas = scheduler.alphas_cumprod()
         self.networks: dict[str, keras.Model] = {}
         self.functions: dict[str, ArrayFunction] = {}
-        self.compile: Callable[[str, keras.Model], ArrayFunction] = lambda _, part: compiled(part)
+        self.family: WeakSet[StableDiffusion] = WeakSet([self])  # all that share the networks
         self.tiny: Preview | None = None
         self.learned: dict[str, np.ndarray] = {}  # word → its vectors, (n, width)
+        self.vocabulary: dict[str, Any] = {}  # what holds until another word is learned
+
+    def __repr__(self) -> str:
+        name = self.checkpoint.place.name
+        return f"StableDiffusion {name!r}: {self.size} px, {self.precision} on {self.backend}"
 
     @classmethod
     def load(cls, name: str | Path, precision: str = "float32") -> "StableDiffusion":
@@ -86,9 +92,12 @@ class StableDiffusion:
 
     # --- parts ---------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer([(word, len(rows)) for word, rows in self.learned.items()])
+        if "tokenizer" not in self.vocabulary:
+            words = [(word, len(rows)) for word, rows in self.learned.items()]
+            self.vocabulary["tokenizer"] = Tokenizer(words)
+        return self.vocabulary["tokenizer"]
 
     @cached_property
     def text_config(self) -> CLIPTextConfig:
@@ -123,11 +132,15 @@ class StableDiffusion:
             self.functions[part] = self.compile(part, self.network(part))
         return self.functions[part]
 
+    def compile(self, part: str, network: keras.Model) -> ArrayFunction:
+        return compiled(network)
+
     def release(self, *parts: str) -> None:
         """Give the memory of these parts back; they are loaded again when next needed."""
         for part in parts:
-            self.functions.pop(part, None)
             self.networks.pop(part, None)
+            for one in self.family:
+                one.functions.pop(part, None)
         gc.collect()
         return_free_memory()
 
@@ -189,12 +202,14 @@ class StableDiffusion:
         """The context of prompts, (b, 77, width) float32."""
         return self.function("text_encoder")(self.tokenize(prompts))
 
-    @cached_property
+    @property
     def known_tokens(self) -> np.ndarray:
         """(vocabulary,) bool: tokens whose vector is not all zero. A model trained on few words
         has zeros for those that it never saw."""
-        table = self.network("text_encoder").text_model.embeddings.token_embedding.embeddings
-        return keras.ops.convert_to_numpy(table).any(axis=1)
+        if "known" not in self.vocabulary:
+            table = self.network("text_encoder").text_model.embeddings.token_embedding.embeddings
+            self.vocabulary["known"] = keras.ops.convert_to_numpy(table).any(axis=1)
+        return self.vocabulary["known"]
 
     def unknown_words(self, prompt: str) -> dict[str, list[str]]:
         """Each word of the prompt that the model never saw → the words it knows, nearest first
@@ -220,8 +235,7 @@ class StableDiffusion:
         check_rows(rows, self.text_config, path)
         self.learned[word] = rows
         self.release("text_encoder")
-        for stale in ("tokenizer", "known_tokens"):
-            self.__dict__.pop(stale, None)
+        self.vocabulary.clear()
         return word
 
     # --- images --------------------------------------------------------------------------------
@@ -308,13 +322,23 @@ class StableDiffusion:
         t: int | np.ndarray,
         context: np.ndarray,
         guidance: float = 1.0,
+        step: int | None = None,
     ) -> np.ndarray:
         """The UNet: ε(x_t, t, context), (b, h, w, 4). t: one timestep, or one for each latent.
-        guidance: what a latent consistency model is told, 1 being none; others never hear of it."""
+        guidance: an input of latent consistency models, 1 being none; others do not use it.
+        step: the index of the step of a run, by which edits of an instrument may go."""
         times = np.broadcast_to(np.asarray(t, np.int32), latent.shape[:1])
         width = self.unet_config.time_cond_proj_dim
         told = [guidance_embedding(guidance, width).repeat(len(latent), axis=0)] if width else []
-        return self.function("unet")(np.asarray(latent, np.float32), times, context, *told)
+        return self.call_unet(step, np.asarray(latent, np.float32), times, context, *told)
+
+    def call_unet(self, step: int | None, *arrays: np.ndarray) -> np.ndarray:
+        """The UNet's function, at a step of a run or outside of one."""
+        return self.function("unet")(*arrays)
+
+    def pass_on(self, name: str, step: int, value: np.ndarray) -> np.ndarray:
+        """A value of the loop, `name` as in `Step`, on its way to where it is used."""
+        return value
 
     def denoise(
         self,
@@ -360,8 +384,10 @@ class StableDiffusion:
         """What takes one step of a run of so many: DDIM, or what the UNet was distilled for."""
         alphas, predict, times = self.alphas, self.predict_noise, self.timesteps(steps)
         if self.unet_config.time_cond_proj_dim:
-            return lcm_sampler(predict, context, times, alphas, guidance, rng)
-        return ddim_sampler(predict, context, uncond, times, alphas, guidance, eta, rng)
+            return lcm_sampler(predict, context, times, alphas, guidance, rng, self.pass_on)
+        return ddim_sampler(
+            predict, context, uncond, times, alphas, guidance, eta, rng, self.pass_on
+        )
 
     def timesteps(self, steps: int) -> np.ndarray:
         """Those of a run of so many steps, descending, (steps,)."""

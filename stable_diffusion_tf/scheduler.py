@@ -98,12 +98,14 @@ def ddim_step(
     alphas: np.ndarray,
     eta: float = 0.0,
     noise: np.ndarray | None = None,
+    x0: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One step down, from t to t_prev: arXiv 2010.02502, eq. 12 and 16. Returns (x_prev, x0).
 
     eta = 0 is deterministic; eta = 1 is as noisy as DDPM and needs `noise` ~ N(0, 1), shaped like
     x. A negative t_prev, after the last step, reads ᾱ[0] (set_alpha_to_one = false): a trace of
-    noise is left. With eta = 0, t_prev may lie above t: that inverts the step. x0 is not clipped.
+    noise is left. With eta = 0, t_prev may lie above t: that inverts the step. x0 is not clipped;
+    None predicts it from x and eps.
     """
     if not 0.0 <= eta <= 1.0:
         raise UsageError(f"eta must be from 0 (deterministic) to 1 (as noisy as DDPM), not {eta}")
@@ -111,7 +113,7 @@ def ddim_step(
         raise ValueError(f"eta={eta} adds noise at every step: pass noise=, or eta=0")
     alpha, alpha_prev = _alpha(t, alphas), _alpha(max(t_prev, 0), alphas)
     variance = eta**2 * _posterior_variance(alpha, alpha_prev) if eta > 0 else 0.0
-    x0 = predict_x0(x, eps, t, alphas)
+    x0 = predict_x0(x, eps, t, alphas) if x0 is None else x0
     x_prev = alpha_prev**0.5 * x0 + (1.0 - alpha_prev - variance) ** 0.5 * eps
     if eta > 0:
         x_prev = x_prev + variance**0.5 * noise

@@ -179,11 +179,14 @@ def matches(pattern: str, address: str) -> bool:
     return fnmatchcase(address, pattern)
 
 
-def check_patterns(patterns: Iterable[str], known: Sequence[str]) -> None:
-    """Raise UsageError for the first pattern that means no value, with the nearest addresses."""
+def check_patterns(
+    patterns: Iterable[str], known: Sequence[str], others: Sequence[str] = ()
+) -> None:
+    """Raise UsageError for the first pattern that means no value, with the nearest of the known
+    addresses and of other names that could have been meant."""
     layers = sorted({plain(address) for address in known})
     for pattern in patterns:
         bare = plain(pattern)
         if not any(fnmatchcase(layer, bare) for layer in layers):
-            near = difflib.get_close_matches(bare, layers, n=3, cutoff=0.0)
+            near = difflib.get_close_matches(bare, [*layers, *others], n=3, cutoff=0.0)
             raise UsageError(f"no tap matches {pattern!r}; the nearest are {', '.join(near)}")

@@ -15,7 +15,7 @@ from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.layers import Network
 
 from .addresses import TapInfo, plain
-from .taps import ORDER, asked, layers_of, lies_in, one_of, skeleton_of, spelling, survey
+from .survey import ORDER, asked, layers_of, lies_in, one_of, skeleton_of, spelling, survey
 
 KINDS = {4: "convolution", 2: "dense"}  # axes of a kernel → what the layer is
 ATTENTION = "attention"

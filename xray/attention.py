@@ -52,7 +52,7 @@ SPECIAL = ("<start>", "<end>", "<padding>")
 TIMES = (900, 700, 500, 300, 100)  # to which a picture that exists is noised, as a run would go
 AXES = (("head", "query", "token"), ("query", "token"))  # after the first: probed whole, or a mean
 
-Shots = Any  # a Film; what `probing` read last; several such, one for each step
+Shots = Any  # a Film; what an instrument read last; several such, one for each step
 Words = Sequence[tuple[str, Sequence[int]]]  # as sd.tokenizer.words(prompt) lists them
 
 
@@ -70,7 +70,7 @@ def maps(
     """The pooled attention that groups of tokens get, (groups, rows, columns) float64, held against
     nothing; see `word_maps` for that.
 
-    shots: a film, what `probing` read last, or several such, one for each step, that hold
+    shots: a film, what an instrument read last, or several such, one for each step, that hold
         `unet.*.attn2.probs`, whole or with Mean("head").
     tokens: the positions of each group among the 77; None: each by itself.
     grid: rows and columns of the result; None: those of the finest layer.
@@ -273,27 +273,17 @@ def look(
 ) -> "list[Reads]":
     """What the UNet reads of captions while it looks at pictures: they are encoded, noised to each
     timestep and denoised once, as in a run under guidance. One `Reads` for each timestep, for
-    `word_maps`, with the heads averaged.
+    `word_maps`, with the heads averaged. `sd` may be an instrument that reads them already, which
+    is compiled once for many such calls.
 
     images: (b, H, W, 3) uint8 or floats in [-1, 1]; captions: b. Raises UsageError.
     """
-    from .probe import probing
+    from .instrumented import instrument
 
     if len(images) != len(captions):
         raise UsageError(f"{len(images)} pictures and {len(captions)} captions; give one for each")
-    with probing(sd, [probe()]) as reads:
-        return look_again(sd, reads, images, captions, times, seed)
-
-
-def look_again(
-    sd: "StableDiffusion",
-    reads: "Reads",
-    images: np.ndarray,
-    captions: Sequence[str],
-    times: Sequence[int] = TIMES,
-    seed: int = 0,
-) -> "list[Reads]":
-    """The same inside of `probing`, which compiles the UNet anew: `reads` is what it yielded."""
+    if probe() not in getattr(sd, "probes", ()):
+        sd = instrument(sd, probe())
     latent = sd.encode_image(images)
     noise = np.random.default_rng(seed).standard_normal(latent.shape, dtype=np.float32)
     context = sd.encode_text([*[""] * len(captions), *captions])
@@ -301,7 +291,7 @@ def look_again(
     for t in times:
         x = scheduler.add_noise(latent, noise, t, sd.alphas)
         sd.predict_noise(np.concatenate([x, x]), t, context)
-        kept.append(copied(reads))
+        kept.append(copied(sd.reads))
     return kept
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # reading a film does without Keras
     from stable_diffusion_tf import StableDiffusion, Step
 
     from .film import Film
+    from .instrumented import Instrument
     from .rules import Edit, Probe
 
 FIELDS = ("x", "eps_uncond", "eps_cond", "eps", "x0", "x_prev")
@@ -56,13 +57,14 @@ def shoot(
     height: int | None = None,
     width: int | None = None,
     latent: np.ndarray | None = None,
-    probes: "Sequence[Probe]" = (),
-    edits: "Sequence[Edit]" = (),
+    probes: "str | Probe | Sequence[str | Probe]" = (),
+    edits: "Edit | Sequence[Edit]" = (),
     out: str | Path,
     memory: float = 1e9,
     progress: Progress | None = None,
 ) -> "Film":
     """Draw a picture as `sd.generate` does, bit for bit where nothing is edited, and keep the film.
+    Where `sd` is an instrument, its rules are in force and on record too.
 
     height, width: in pixels; None is the model's own size. latent: where to start, (1, h, w, 4), of
     whatever size; None draws it from the seed. out: a folder, new or without a film. memory: bytes
@@ -72,9 +74,9 @@ def shoot(
     before the first step where probes read too much or the disk is too small, and for a disk that
     fills up later: what was finished opens.
     """
-    from .probe import probing
+    from .instrumented import instrument
 
-    out = Path(out)
+    out, seen = Path(out), instrument(sd, probes, edits)
     start = sd.draw_noise(seed, 1, height, width) if latent is None else latent
     start = np.asarray(start, np.float32)
     facts = {
@@ -88,13 +90,12 @@ def shoot(
         "latent_shape": list(start.shape),
         "tokens": sd.tokenizer.pieces(sd.tokenize(prompt)[0]),
         **describe(sd),
-        "probes": as_data(list(probes), out),
-        "edits": as_data(list(edits), out),
+        "probes": as_data(list(seen.probes), out),
+        "edits": as_data(list(seen.edits), out),
     }
-    check_room(out, steps, start.nbytes, look_ahead(sd, start, probes), memory)
-    with probing(sd, probes, edits, steps) as reads:
-        parts = run(sd, facts, start, reads, progress)
-        record(sd, facts, parts, reads.dims, out, memory)
+    check_room(out, steps, start.nbytes, look_ahead(sd, start, seen.probes), memory)
+    parts = run(seen, facts, start, progress)
+    record(sd, facts, parts, seen.reads.dims, out, memory)
     return film.open(out)
 
 
@@ -111,14 +112,13 @@ class Part(NamedTuple):
 
 
 def run(
-    sd: "StableDiffusion",
+    sd: "Instrument",
     facts: Mapping[str, Any],
     x: np.ndarray,
-    reads: Arrays,
     progress: Progress | None = None,
 ) -> Iterator[Part]:
-    """The run that film.json tells of, from x, (1, h, w, 4), inside of `probing`, whose `reads` it
-    picks up."""
+    """The run that film.json tells of, from x, (1, h, w, 4), with what the instrument reads."""
+    reads = sd.reads
     context, uncond = np.split(sd.encode_text([facts["prompt"], facts["negative"]]), 2)
     text = {"context": context, "uncond": uncond}
     yield Part("text_encoder", None, read_in("text_encoder", reads) | text)
@@ -238,7 +238,7 @@ def look_ahead(
     """Address → bytes that will be read in the UNet in one step, by the probes without a reduce;
     what a reduce leaves is known only when it has been computed."""
     from .addresses import matches, patterns_of
-    from .taps import asked, skeleton_of, taps
+    from .survey import asked, skeleton_of, taps
 
     whole = [p for probe in probes if probe.reduce is None for p in patterns_of(probe.pattern)]
     if not whole:

@@ -183,12 +183,12 @@ def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[st
     """What the networks of a model hold when each is called once: address → float32 array, in
     order of execution. asked: part ('text_encoder', 'unet', 'encoder' or 'decoder') → its inputs.
     """
-    from .probe import Probe, probing
+    from .instrumented import instrument
 
-    with probing(sd, [Probe(pattern)]) as reads:
-        for part, arrays in asked.items():
-            sd.function(part)(*arrays)
-    return {address: reads[address] for address in reads.dims}  # JAX sorts what it returns
+    seen = instrument(sd, pattern)
+    for part, arrays in asked.items():
+        seen.function(part)(*arrays)
+    return {address: seen.reads[address] for address in seen.reads.dims}  # JAX sorts its outputs
 
 
 def reads_on(

@@ -71,18 +71,18 @@ def knock_out(
     What is knocked out is an input of one compiled function: a mask for each place, and in each row
     of the batch another one.
     """
-    from .probe import Edit, probing
+    from .instrumented import instrument
+    from .probe import Edit, Feed
 
-    batch, kept = len(noise), {}
+    batch, feed = len(noise), Feed()
     contexts, first = np.repeat(context, batch, 0), np.repeat(noise[:1], batch, 0)
-    edit = Edit([tap.address for tap in places], operator.mul, source=kept)
-    with probing(sd, edits=[edit]):
-        kept.update(masks(places, [None] * batch))
-        untouched = draw(sd, contexts, noise, run)
-        ended = []
-        for some in in_batches(knockouts, batch):
-            kept.update(masks(places, some))
-            ended.append(draw(sd, contexts, first, run))
+    edit = Edit([tap.address for tap in places], operator.mul, source=feed)
+    masked = instrument(sd, edits=edit)
+    feed(masks(places, [None] * batch))
+    untouched, ended = draw(masked, contexts, noise, run), []
+    for some in in_batches(knockouts, batch):
+        feed(masks(places, some))
+        ended.append(draw(masked, contexts, first, run))
     return untouched, np.concatenate(ended)[: len(knockouts)]
 
 

@@ -112,15 +112,16 @@ def read_noised(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Latents (n, h, w, 4) with noise of their own at each timestep, (times, n, h, w, 4), and block
     → what it makes of them, (times, n, rows, columns, channels)."""
-    from .probe import Probe, probing
+    from .instrumented import instrument
+    from .probe import Probe
 
     noise = np.random.default_rng(seed).standard_normal((len(times), *x0.shape), dtype=np.float32)
     noisy = np.stack([add_noise(x0, e, t, sd.alphas) for e, t in zip(noise, times, strict=True)])
     found = []
-    with probing(sd, [Probe([*blocks])]) as reads:
-        for t, x in zip(times, noisy, strict=True):
-            sd.predict_noise(x, t, context)
-            found.append(dict(reads))
+    seen = instrument(sd, Probe([*blocks]))
+    for t, x in zip(times, noisy, strict=True):
+        seen.predict_noise(x, t, context)
+        found.append(dict(seen.reads))
     return noisy, {block: np.stack([values[block] for values in found]) for block in blocks}
 
 

@@ -8,28 +8,37 @@ Reading changes no bit of the result: that is tested on the CPU of all three bac
 value of the phantom read. A compiler that fuses otherwise elsewhere may move the last bits.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.compiled import ArrayFunction, compiled
 from stable_diffusion_tf.errors import UsageError
-from stable_diffusion_tf.pipeline import NETWORKS
 
 from .addresses import TapInfo, check_patterns, matches, patterns_of, plain
-from .rules import Edit, Mean, Probe, Reads, take
-from .taps import in_plain_sight, skeleton_of, spec, survey, taps
+from .rules import Edit, Feed, Mean, PerStep, Probe, Reads, take
+from .survey import in_plain_sight, spec, survey, taps
 from .trace import Trace, every_pattern
-from .watching import addresses, lies_in, watching
+from .watching import lies_in, watching
 
-__all__ = ["Edit", "Mean", "Probe", "Reads", "TapInfo", "capture", "probing", "take", "taps"]
+__all__ = [
+    "Edit",
+    "Feed",
+    "Mean",
+    "PerStep",
+    "Probe",
+    "Reads",
+    "TapInfo",
+    "capture",
+    "take",
+    "taps",
+]
 
 Rule = Probe | Edit
+NO_STEP = "the edit of {!r} goes by the steps of a run: say which this is, step=0"
 
 
 def capture(
@@ -44,48 +53,7 @@ def capture(
     known = [tap.address for tap in survey(model, tree.map_structure(spec, inputs))]
     check_patterns(every_pattern([*probes, *edits]), known)
     reads = Reads()
-    return watched(model, probes, edits, reads, lambda _: 0)(*inputs), reads
-
-
-@contextmanager
-def probing(
-    sd: StableDiffusion,
-    probes: Sequence[Probe] = (),
-    edits: Sequence[Edit] = (),
-    steps: int | None = None,
-) -> Iterator[Reads]:
-    """Inside, whatever the model does goes through the probes and edits; what is yielded holds
-    what the last call of each network read.
-
-    steps: of the run, needed where an edit is limited to some or takes its values from a film.
-    Raises UsageError for a pattern that matches nothing, and for a step that there is not.
-    """
-    check_steps(edits, steps)
-    check_halves(sd, edits)
-    known = {part: addresses(skeleton_of(sd, part)) for part in NETWORKS}
-    check_patterns(every_pattern([*probes, *edits]), [a for found in known.values() for a in found])
-    times = [] if steps is None else sd.timesteps(steps).tolist()
-    index_of = {
-        "unet": lambda arrays: times.index(t) if (t := int(arrays[1][0])) in times else None
-    }
-    reads = Reads()
-
-    def compile_part(part: str, network: keras.Model) -> ArrayFunction:
-        read, edit = (meant_for(known[part], rules) for rules in (probes, edits))
-        if not read and not edit:
-            return compiled(network)
-        return watched(network, read, edit, reads, index_of.get(part, lambda _: 0))
-
-    touched = [part for part in known if meant_for(known[part], [*probes, *edits])]
-    before = {part: sd.functions.pop(part) for part in touched if part in sd.functions}
-    usual, sd.compile = sd.compile, compile_part
-    try:
-        yield reads
-    finally:
-        sd.compile = usual
-        for part in touched:
-            sd.functions.pop(part, None)
-        sd.functions.update({part: made for part, made in before.items() if part in sd.networks})
+    return watched(model, probes, edits, reads)(*inputs, step=0), reads
 
 
 def meant_for(known: Sequence[str], rules: Sequence[Rule]) -> list[Rule]:
@@ -97,20 +65,6 @@ def meant_for(known: Sequence[str], rules: Sequence[Rule]) -> list[Rule]:
     ]
 
 
-def check_steps(edits: Sequence[Edit], steps: int | None) -> None:
-    for edit in edits:
-        timed = edit.steps is not None or not isinstance(edit.source, Mapping | None)
-        if timed and steps is None:
-            raise UsageError(f"the edit of {edit.pattern!r} goes by steps: say steps= of the run")
-        if wrong := [i for i in edit.steps or () if not 0 <= i < steps]:
-            raise UsageError(f"no step {wrong[0]} in a run of {steps}: they are 0 … {steps - 1}")
-
-
-def check_halves(sd: StableDiffusion, edits: Sequence[Edit]) -> None:
-    if sd.unet_config.time_cond_proj_dim and any(edit.half for edit in edits):
-        raise UsageError("a latent consistency model has no two halves: leave out half=")
-
-
 # --- the compiled function ---------------------------------------------------------------------
 
 
@@ -119,12 +73,9 @@ def watched(
     probes: Sequence[Probe],
     edits: Sequence[Edit],
     reads: Reads,
-    step_of: Callable[[tuple], int | None],
 ) -> ArrayFunction:
-    """The network as a compiled function that fills `reads` whenever it is called.
-
-    step_of: the arrays of a call → the index of the step; None where it belongs to no run.
-    """
+    """The network as a compiled function that fills `reads` whenever it is called: with the arrays,
+    and `step=`, the index of the step of a run, by which edits may go."""
     patterns = every_pattern([*probes, *edits])
     inputs = any(":in" in pattern for pattern in patterns)
     outputs = [plain(pattern) for pattern in patterns]
@@ -145,9 +96,8 @@ def watched(
 
     function = compiled(network, call)
 
-    def run(*arrays: Any) -> Any:
-        index = step_of(arrays)
-        out, found = function(*arrays, [tell(edit, index) for edit in edits])
+    def run(*arrays: Any, step: int | None = None) -> Any:
+        out, found = function(*arrays, [tell(edit, step) for edit in edits])
         reads.update({address: found[address] for address in order})
         return out
 
@@ -161,24 +111,40 @@ def called(network: keras.Model, arrays: Sequence[Any], trace: Trace) -> Any:
         raise trace.error from None
 
 
-def tell(edit: Edit, index: int | None) -> dict[str, Any]:
+def tell(edit: Edit, step: int | None) -> dict[str, Any]:
     """What changes from step to step: whether the edit acts, and the values that it takes."""
-    acts = edit.steps is None or index in edit.steps
+    acts = acts_at(edit, step)
     told: dict[str, Any] = {} if edit.steps is None else {"on": np.asarray(acts)}
     if edit.source is not None:
-        told["given"] = given(edit, index if acts else 0)
+        told["given"] = given(edit, step if acts else 0)
     return told
 
 
-def given(edit: Edit, index: int | None) -> dict[str, np.ndarray]:
+def acts_at(edit: Edit, step: int | None) -> bool:
+    """Whether the edit acts. Raises UsageError where it goes by steps and this is none."""
+    if edit.steps is None:
+        return True
+    if step is None:
+        raise UsageError(NO_STEP.format(edit.pattern))
+    return step in edit.steps
+
+
+def given(edit: Edit, step: int | None) -> dict[str, np.ndarray]:
     """The source's values at a step, by address."""
-    source, patterns = edit.source, patterns_of(edit.pattern)
+    source = edit.source.values if isinstance(edit.source, Feed) else edit.source
+    patterns = patterns_of(edit.pattern)
+    if source is None:
+        raise UsageError(
+            f"the feed of the edit of {edit.pattern!r} is empty; fill it: feed(values)"
+        )
     if not isinstance(source, Mapping):
-        if index is None or index >= len(source):
+        if step is None:
+            raise UsageError(NO_STEP.format(edit.pattern))
+        if step >= len(source):
             raise UsageError(
                 f"the edit of {edit.pattern!r} finds no such step in its film of {len(source)}"
             )
-        source = source[index]
+        source = source[step]
     found = {key: source[key] for key in source if any(matches(p, key) for p in patterns)}
     if not found:
         raise UsageError(f"the source of the edit holds nothing under {edit.pattern!r}; probe it")

@@ -86,7 +86,7 @@ def replay(
     probes, edits: None takes those of the film. Raises UsageError where one of them has a function
     that cannot be found by its name; hand them in then.
     """
-    from .probe import probing
+    from .instrumented import instrument
 
     facts = film.facts
     if missing := [name for name in NEEDED if name not in facts]:
@@ -96,11 +96,11 @@ def replay(
         for name, given in (("probes", probes), ("edits", edits))
     )
     rows, hashes = [], {}
-    with probing(sd, probes, edits, facts["steps"]) as reads:
-        for part in as_far_as(film, run(sd, facts, starting(film, sd), reads)):
-            rows += compare(part, KEPT[part.network](film, part.step))
-            if part.network not in hashes:
-                hashes[part.network] = digest(sd.network(part.network))
+    seen = instrument(sd, probes, edits)
+    for part in as_far_as(film, run(seen, facts, starting(film, sd))):
+        rows += compare(part, KEPT[part.network](film, part.step))
+        if part.network not in hashes:
+            hashes[part.network] = digest(sd.network(part.network))
     return Replay(tuple(rows), changed(facts, describe(sd) | {"weights_hash": hashes}))
 
 

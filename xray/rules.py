@@ -1,6 +1,6 @@
 """What to read and what to replace: probes and edits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from keras import ops
 from stable_diffusion_tf.errors import UsageError
 
 HALVES = ("uncond", "cond")  # in the order of the batch
+LOOP = ("x", "eps_uncond", "eps_cond", "eps", "x0")  # of a `Step`, in the order of computation
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,13 @@ class Edit:
     steps: the indices of the steps at which it acts; None: at all.
     half: 'cond' or 'uncond', of classifier-free guidance; heads, tokens: indices along those axes.
         All else of the value stays as it is.
-    source: a film, whose value of the same address and step is `given`, or a mapping from address
-        to array, the same at every step.
+    source: where `given` comes from, by the same address: a mapping from address to array, the same
+        at every step; or one for each step: a film, a cache, a list of mappings, a `PerStep`; or a
+        `Feed`, which is filled with any of these before a run.
+
+    The values of the loop itself, one of `LOOP`, are edited between the networks' calls, by their
+    name alone: Edit("eps_cond", fn). They are NumPy arrays, (b, h, w, 4); what follows from one is
+    computed from what the edit left.
     """
 
     pattern: str | Sequence[str]
@@ -84,6 +90,31 @@ class Edit:
             return None
         first = HALVES.index(self.half) * (batch // 2)
         return range(first, first + batch // 2)
+
+
+class Feed:
+    """A source that is filled anew before each run, so that one compiled function serves all:
+    feed = Feed(); Edit(places, operator.mul, source=feed); feed(masks)."""
+
+    def __init__(self):
+        self.values: Any = None
+
+    def __call__(self, values: Any) -> None:
+        self.values = values
+
+
+@dataclass(frozen=True)
+class PerStep(Sequence):
+    """A source for each of so many steps, made when its step comes: step → address → array."""
+
+    make: Callable[[int], Mapping[str, Any]]
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Mapping[str, Any]:
+        return self.make(step)
 
 
 class Reads(dict):

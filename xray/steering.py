@@ -2,8 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -60,37 +59,37 @@ def read_means(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The features' means over the cells, where the prompt is heard, address → (steps, b,
     channels), and where the runs end, (b, h, w, 4); arguments as for `drawing.draw`."""
-    from .probe import Mean, Probe, probing
+    from .instrumented import instrument
+    from .probe import Mean, Probe
 
-    with probing(sd, [Probe([*places], Mean(("row", "column")))]) as reads:
-        steps = [(dict(reads), step) for step in sd.denoise(contexts, latent=noise, **run)]
+    seen = instrument(sd, Probe([*places], Mean(("row", "column"))))
+    steps = [(dict(seen.reads), step) for step in seen.denoise(contexts, latent=noise, **run)]
     heard = slice(-len(noise), None)  # the last half of the batch is the prompt's
     means = {place: np.stack([read[place][heard] for read, _ in steps]) for place in places}
     return means, steps[-1][1].x_prev
 
 
-@contextmanager
-def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Steer]:
-    """Yields a function that draws as `drawing.draw` does, and in each step adds vectors to all
-    cells of these places, where the prompt is heard; those that are not told stay as they are.
+def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> Steer:
+    """A function that draws as `drawing.draw` does, and in each step adds vectors to all cells of
+    these places, where the prompt is heard; those that are not told stay as they are.
 
     shapes: address → (h, w, channels).
     """
-    from .probe import Edit, probing
+    from .instrumented import instrument
+    from .probe import Edit, Feed, PerStep
 
-    kept = {}
+    feed = Feed()
+    steered = instrument(sd, edits=Edit([*shapes], operator.add, source=feed))
 
     def steer(contexts: np.ndarray, noise: np.ndarray, run: dict, added: Vectors) -> np.ndarray:
-        def tell_each(steps: Iterable[int]) -> Iterator[int]:
-            for step in steps:
-                now = {place: vectors[step] for place, vectors in added.items()}
-                kept.update(on_cells(now, shapes, len(noise)))
-                yield step
+        def at(step: int) -> dict[str, np.ndarray]:
+            now = {place: vectors[step] for place, vectors in added.items()}
+            return on_cells(now, shapes, len(noise))
 
-        return draw(sd, contexts, noise, {**run, "progress": tell_each})
+        feed(PerStep(at, run["steps"]))
+        return draw(steered, contexts, noise, run)
 
-    with probing(sd, edits=[Edit([*shapes], operator.add, source=kept)]):
-        yield steer
+    return steer
 
 
 def on_cells(
@@ -123,11 +122,11 @@ def steer_all(
     directions, ends = find_directions(sd, [*shapes], contexts[::2], known, run)
     plain = draw(sd, np.repeat(contexts, n, 0), np.concatenate([new] * 4), run)
     steered = np.repeat(contexts[[0, 1, 0, 1]], n, 0), np.concatenate([new] * 4), run
-    with steering(sd, shapes) as steer:
-        reach = try_places(steer, directions, contexts[:1], known[:n], ends[:, :n], run)
-        place = place or max(reach, key=lambda at: reach[at].mean())
-        added = with_shuffled(directions[place], n)
-        latents = [steer(*steered, {place: np.float32(scale) * added}) for scale in scales]
+    steer = steering(sd, shapes)
+    reach = try_places(steer, directions, contexts[:1], known[:n], ends[:, :n], run)
+    place = place or max(reach, key=lambda at: reach[at].mean())
+    added = with_shuffled(directions[place], n)
+    latents = [steer(*steered, {place: np.float32(scale) * added}) for scale in scales]
     latents = np.stack(latents).reshape(-1, *groups)
     return Steered(place, directions[place], reach, latents, plain.reshape(groups))
 

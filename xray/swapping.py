@@ -1,7 +1,8 @@
 """What the UNet hears, the time and the words, swapped in some blocks or some steps of a run."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,19 +81,20 @@ def listen(
 ) -> Ears:
     """Reads what comes in for two contexts (2, 77, width) and for all times, in a batch of this
     shape, as it will be swapped: another shape may round otherwise."""
-    from .probe import Probe, probing
+    from .instrumented import instrument
+    from .probe import Probe
 
     x, none = np.concatenate([noise, noise]), np.repeat(uncond, len(noise), 0)
     words = [np.concatenate([none, np.repeat(one[None], len(noise), 0)]) for one in contexts]
     needed = np.unique(np.concatenate([*steps.values()])).tolist()
-    with probing(sd, [Probe([*HEARD])]) as reads:
+    seen = instrument(sd, Probe([*HEARD]))
 
-        def read(t: int, context: np.ndarray, kind: str) -> Values:
-            sd.predict_noise(x, t, context)
-            return {address: value for address, value in reads.items() if kind_of(address) == kind}
+    def read(t: int, context: np.ndarray, kind: str) -> Values:
+        seen.predict_noise(x, t, context)
+        return {name: value for name, value in seen.reads.items() if kind_of(name) == kind}
 
-        times = {t: read(t, words[0], "time") for t in needed}
-        own, other = (read(needed[0], context, "words") for context in words)
+    times = {t: read(t, words[0], "time") for t in needed}
+    own, other = (read(needed[0], context, "words") for context in words)
     return Ears(own, other, times, steps)
 
 
@@ -108,22 +110,17 @@ def swap_all(
 
     jobs: what is swapped, and from which noise; noise: (batch, h, w, 4); context: (1, 77, width).
     """
-    from .probe import Edit, probing
+    from .instrumented import instrument
+    from .probe import Edit, Feed, PerStep
 
-    batch, kept, ended = len(noise), {}, []
+    batch, feed, ended = len(noise), Feed(), []
     contexts = np.repeat(context, batch, 0)
-    with probing(sd, edits=[Edit([*HEARD], source=kept)]):
-        for start in range(0, len(jobs), batch):
-            some = [*jobs[start : start + batch]]
-            some += [(Swap("itself"), 0)] * (batch - len(some))
-
-            def tell_each(steps: Iterable[int], some: Sequence = tuple(some)) -> Iterator[int]:
-                for step in steps:
-                    kept.update(hear(ears, [swap for swap, _ in some], step))
-                    yield step
-
-            rows = noise[[row for _, row in some]]
-            ended.append(draw(sd, contexts, rows, {**run, "progress": tell_each}))
+    swapped = instrument(sd, edits=Edit([*HEARD], source=feed))
+    for start in range(0, len(jobs), batch):
+        some = [*jobs[start : start + batch]]
+        some += [(Swap("itself"), 0)] * (batch - len(some))
+        feed(PerStep(partial(hear, ears, [swap for swap, _ in some]), run["steps"]))
+        ended.append(draw(swapped, contexts, noise[[row for _, row in some]], run))
     return np.concatenate(ended)[: len(jobs)]
 
 
@@ -185,14 +182,14 @@ def fit_decoder(
 ) -> dict[str, dict[str, Fit]]:
     """Block of the decoder → kind → how its features change for the latents of a step, if the UNet
     hears the second of two contexts (2, 77, width) or another time."""
-    from xray.probe import Probe, probing
+    from .instrumented import instrument
 
     n, times = len(step.x), [heard[kind][step.index] for kind in ("itself", *KINDS)]
     told = np.repeat(contexts[[0, 1, 0, 0]], n, 0)
-    with probing(sd, [Probe("unet.up_blocks.?")]) as reads:
-        sd.predict_noise(np.concatenate([step.x] * 4), np.repeat(times, n), told)
+    seen = instrument(sd, "unet.up_blocks.?")
+    seen.predict_noise(np.concatenate([step.x] * 4), np.repeat(times, n), told)
     fits = {}
-    for address, features in reads.items():
+    for address, features in seen.reads.items():
         base, *changed = np.split(features, 4)
         found = (fit_channels(base, one) for one in changed)
         fits[address.removeprefix("unet.")] = dict(zip(KINDS.values(), found, strict=True))

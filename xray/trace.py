@@ -11,6 +11,16 @@ from stable_diffusion_tf.errors import UsageError
 from .addresses import dims_of, matches, part_axis, patterns_of, plain
 from .rules import Edit, Mean, Probe
 
+# what TensorFlow and JAX say of a tensor that has no numbers yet
+NOT_AN_ARRAY = ("Cannot convert a symbolic", "TracerArrayConversionError")
+
+
+def said(reduce: Any) -> str:
+    """A probe's reduction in a key: 'mean head', 'whole', a function's name."""
+    if isinstance(reduce, Mean):
+        return " ".join(("mean", *reduce.over))
+    return "whole" if reduce is None else getattr(reduce, "__name__", "function").strip("<>")
+
 
 def every_pattern(rules: Iterable[Probe | Edit]) -> list[str]:
     return [pattern for rule in rules for pattern in patterns_of(rule.pattern)]
@@ -46,9 +56,12 @@ class Trace:
         for edit, told in zip(self.edits, self.told, strict=True):
             if self.means(edit, address):
                 value = self.edited(edit, told, address, value)
+        noted = []
         for probe in self.probes:
-            if self.means(probe, address):
-                self.note(probe, address, value)
+            if self.means(probe, address) and probe.reduce not in noted:
+                key = address if not noted else f"{address}|{said(probe.reduce)}"
+                self.note(probe, key, address, value)
+                noted.append(probe.reduce)
         if len(value.shape) > 1:
             axis = part_axis(dims_of(address, len(value.shape)))
             self.rows[address] = self.rows.get(address, 0) + value.shape[axis]
@@ -61,14 +74,14 @@ class Trace:
 
     # --- reading -------------------------------------------------------------------------------
 
-    def note(self, probe: Probe, address: str, value: Any) -> None:
-        if self.parts.setdefault(address, (probe, []))[0] is not probe:
-            raise UsageError(f"two probes read {address}; leave it to one of them")
+    def note(self, probe: Probe, key: str, address: str, value: Any) -> None:
+        """Keep a value under a key: its address, or where several probes make different things
+        of it, for all but the first `address|what is made of it`."""
         dims = dims_of(address, len(value.shape))
         if isinstance(probe.reduce, Mean):  # it may be taken part by part
             value, dims = probe.reduce(value, dims), probe.reduce.left(dims)
-        self.parts[address][1].append(value)
-        self.dims[address] = dims
+        self.parts.setdefault(key, (probe, []))[1].append(value)
+        self.dims[key] = dims
 
     def finish(self) -> dict[str, Any]:
         """What was read, by address. Raises UsageError for a pattern that names a layer, but an
@@ -77,24 +90,24 @@ class Trace:
             layer = plain(pattern)
             if pattern not in self.used and any(matches(layer, seen) for seen in self.seen):
                 raise UsageError(f"{pattern!r}: {layer} is there, but has no such value")
-        return {address: self.whole(address, *found) for address, found in self.parts.items()}
+        return {key: self.whole(key, *found) for key, found in self.parts.items()}
 
-    def whole(self, address: str, probe: Probe, parts: list) -> Any:
+    def whole(self, key: str, probe: Probe, parts: list) -> Any:
         """A value that came in parts, in one piece, reduced as the probe says."""
-        dims, value = self.dims[address], parts[0]
+        dims, value = self.dims[key], parts[0]
         if len(parts) > 1:
             averaged = isinstance(probe.reduce, Mean) and "query" in probe.reduce.over
             value = sum(parts) / len(parts) if averaged else ops.concatenate(parts, part_axis(dims))
         if probe.reduce is None or isinstance(probe.reduce, Mean):
             return value
-        del self.dims[address]  # nobody knows what a function of the user's makes of them
+        del self.dims[key]  # nobody knows what a function of the user's makes of them
         return probe.reduce(value)
 
     # --- replacing -----------------------------------------------------------------------------
 
     def edited(self, edit: Edit, told: dict, address: str, value: Any) -> Any:
         given = [self.given(told["given"], address, value)] if "given" in told else []
-        new = ops.convert_to_tensor(edit.fn(value, *given))
+        new = made_by(edit, address, value, *given)
         if tuple(new.shape) != tuple(value.shape):
             raise UsageError(
                 f"the edit of {address} made {tuple(new.shape)} of {tuple(value.shape)}; "
@@ -123,6 +136,23 @@ class Trace:
                 f"probe it whole, at the same size"
             )
         return new
+
+
+def made_by(edit: Edit, address: str, *values: Any) -> Any:
+    """What the edit's function makes of a value, a tensor. Raises UsageError for what a function
+    does that was written for other arrays."""
+    try:
+        new = edit.fn(*values)
+    except Exception as error:
+        if not any(said in f"{type(error).__name__} {error}" for said in NOT_AN_ARRAY):
+            raise
+        raise UsageError(
+            f"the edit of {address} hands a tensor to NumPy while the model is traced; write its "
+            f"function with keras.ops"
+        ) from error
+    if new is None:
+        raise UsageError(f"the edit of {address} returned None; its function returns the new value")
+    return ops.convert_to_tensor(new)
 
 
 def region(edit: Edit, address: str, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -58,19 +58,19 @@ def draw_rows(
     rows: the source first; contexts: theirs, (rows, 77, width). weighted: positions of the tokens
     that are weighted. noise: (noises, h, w, c). run: the other arguments of `sd.denoise`.
     """
-    from .probe import probing
+    from .instrumented import instrument
 
     steps = run["steps"]
     edits = edits_of(sd, rows, weighted, shares, steps)
     ended, seen = [], []
-    with probing(sd, [probe()], edits, steps) as reads:
-        for one in noise:
-            shots = []
-            for step in sd.denoise(contexts, latent=np.repeat(one[None], len(rows), 0), **run):
-                shots.append(of_source(reads, len(rows)))
-                last = step.x_prev
-            ended.append(last)
-            seen.append(shots)
+    edited = instrument(sd, probe(), edits)
+    for one in noise:
+        shots = []
+        for step in edited.denoise(contexts, latent=np.repeat(one[None], len(rows), 0), **run):
+            shots.append(of_source(edited.reads, len(rows)))
+            last = step.x_prev
+        ended.append(last)
+        seen.append(shots)
     return np.stack(ended), seen
 
 

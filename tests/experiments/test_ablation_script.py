@@ -15,8 +15,9 @@ from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
 from xray import drawing, knockout
+from xray.instrumented import instrument
 from xray.knockout import Knockout
-from xray.probe import Edit, probing
+from xray.probe import Edit
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -98,8 +99,8 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
         return lambda x: x * np.expand_dims(keep, [*range(1, len(x.shape))]).astype(np.float32)
 
     edits = [Edit(HIDDEN, off(0)), Edit(f"{CROSS}.probs", off(1), heads=[1]), Edit(CROSS, off(2))]
-    with probing(sd, edits=edits):
-        expected = drawing.draw(sd, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
+    edited = instrument(sd, edits=edits)
+    expected = drawing.draw(edited, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
     np.testing.assert_array_equal(ended, expected[:3])
     np.testing.assert_array_equal(untouched[0], expected[3])
     assert np.all(ablation.apart(expected[:3], untouched[0]) > 1e-4)

@@ -12,7 +12,7 @@ from stable_diffusion_tf import layers
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray import anatomy
-from xray.taps import bare
+from xray.survey import bare
 
 LATENT, IMAGE = (1, 64, 64, 4), (1, 512, 512, 3)
 SD1 = {  # part → config, inputs

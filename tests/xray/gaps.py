@@ -10,7 +10,8 @@ import numpy as np
 
 from stable_diffusion_tf import StableDiffusion
 from xray.film import Film
-from xray.probe import Edit, Mean, Probe, probing
+from xray.instrumented import instrument
+from xray.probe import Edit, Mean, Probe
 
 CROSS = "unet.*.attn2.probs"
 STEPS = 3
@@ -26,10 +27,10 @@ def noise(sd: StableDiffusion, **rules) -> tuple[np.ndarray, list[dict]]:
     """The predicted noise at each step, and what was read."""
     context = sd.encode_text(["a cat left of an apple", ""])
     made, read = [], []
-    with probing(sd, steps=STEPS, **rules) as reads:
-        for step in sd.denoise(context[:1], context[1:], steps=STEPS, seed=1):
-            made.append(step.eps)
-            read.append(dict(reads))
+    seen = instrument(sd, **rules)
+    for step in seen.denoise(context[:1], context[1:], steps=STEPS, seed=1):
+        made.append(step.eps)
+        read.append(dict(seen.reads))
     return np.stack(made), read
 
 

@@ -345,15 +345,17 @@ def sd() -> StableDiffusion:
 
 
 def test_self_attention_is_reduced_inside_of_the_model(sd):
-    from xray.probe import Probe, probing
+    from xray.instrumented import instrument
+    from xray.probe import Probe
 
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.probs"
     call = sd.draw_noise(0), 500, sd.encode_text("a cat")
-    with probing(sd, [Probe(name)]) as reads:
-        sd.predict_noise(*call)
-        full = reads[name]
-    with probing(sd, [Probe(name, attention.looks_at(0.5, 0.25))]) as reads:
-        sd.predict_noise(*call)
+    whole, reduced = (
+        instrument(sd, Probe(name, reduce)) for reduce in (None, attention.looks_at(0.5, 0.25))
+    )
+    for seen in (whole, reduced):
+        seen.predict_noise(*call)
+    full, reads = whole.reads[name], reduced.reads
     expected = full[:, :, 8 * 16 + 4].mean(1).reshape(1, 16, 16)
     np.testing.assert_allclose(reads[name], expected, atol=1e-6)
 
