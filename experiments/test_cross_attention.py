@@ -12,7 +12,6 @@ With --image the model looks at a picture that exists, noised to several timeste
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +25,7 @@ from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
 from xray import attention, attention_plots, measure, script
 from xray.film import Film
+from xray.heat import pooling_for
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -71,7 +71,7 @@ def main(
     with script.saving_into(folder):
         if given is None:
             seen, shots, same = draw(sd, prompt, steps, guidance, seed, folder)
-            pooling = pooling_of_run(sd)
+            pooling = pooling_for(sd)
         else:
             seen, shots, same = given, *examine(sd, given, prompt, seed)
             pooling = attention.DEFAULT
@@ -111,12 +111,6 @@ def examine(sd: "StableDiffusion", image: np.ndarray, prompt: str, seed: int) ->
     seen = instrument(sd, attention.probe())
     shots = attention.look(seen, image[None], [prompt], seed=seed)
     return shots, np.array_equal(seen.predict_noise(*call), sd.predict_noise(*call))
-
-
-def pooling_of_run(sd: "StableDiffusion") -> attention.Pooling:
-    """A latent consistency model runs with one prediction, not two halves."""
-    half = "whole" if sd.unet_config.time_cond_proj_dim else "cond"
-    return replace(attention.DEFAULT, half=half)
 
 
 def score(

@@ -77,26 +77,51 @@ def shoot(
     from .instrumented import instrument
 
     out, seen = Path(out), instrument(sd, probes, edits)
-    start = sd.draw_noise(seed, 1, height, width) if latent is None else latent
-    start = np.asarray(start, np.float32)
-    facts = {
-        "prompt": prompt,
-        "negative": negative,
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "eta": eta,
-        "start": "seed" if latent is None else "latent",
-        "latent_shape": list(start.shape),
-        "tokens": sd.tokenizer.pieces(sd.tokenize(prompt)[0]),
-        **describe(sd),
-        "probes": as_data(list(seen.probes), out),
-        "edits": as_data(list(seen.edits), out),
-    }
+    start = first_latent(sd, seed, height, width, latent)
+    asked = {"seed": seed, "steps": steps, "guidance": guidance, "eta": eta}
+    facts = facts_of(sd, prompt, negative, start, latent is None, asked)
+    facts |= rules_as_data(seen, out)
     check_room(out, steps, start.nbytes, look_ahead(sd, start, seen.probes), memory)
     parts = run(seen, facts, start, progress)
     record(sd, facts, parts, seen.reads.dims, out, memory)
     return film.open(out)
+
+
+def first_latent(
+    sd: "StableDiffusion",
+    seed: int,
+    height: int | None,
+    width: int | None,
+    latent: np.ndarray | None,
+) -> np.ndarray:
+    """Where a run starts, (1, h, w, 4): the latent that was handed in, or noise from the seed."""
+    start = sd.draw_noise(seed, 1, height, width) if latent is None else latent
+    return np.asarray(start, np.float32)
+
+
+def facts_of(
+    sd: "StableDiffusion",
+    prompt: str,
+    negative: str,
+    start: np.ndarray,
+    from_seed: bool,
+    asked: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What film.json says of a run that starts from x, (1, h, w, 4), but for its rules."""
+    return {
+        "prompt": prompt,
+        "negative": negative,
+        **asked,
+        "start": "seed" if from_seed else "latent",
+        "latent_shape": list(start.shape),
+        "tokens": sd.tokenizer.pieces(sd.tokenize(prompt)[0]),
+        **describe(sd),
+    }
+
+
+def rules_as_data(seen: "Instrument", out: Path) -> dict[str, Any]:
+    """All rules in force, as film.json in a folder holds them."""
+    return {name: as_data(list(getattr(seen, name)), out) for name in ("probes", "edits")}
 
 
 # --- the run -----------------------------------------------------------------------------------

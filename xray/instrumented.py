@@ -15,7 +15,7 @@ from stable_diffusion_tf.sampling import Sampler
 
 from .addresses import check_patterns, patterns_of
 from .probe import acts_at, given, meant_for, watched
-from .rules import LOOP, Edit, Feed, Probe, Reads
+from .rules import LOOP, Edit, Feed, Probe, Reads, as_edits, as_probes
 from .survey import skeleton_of
 from .trace import Trace, every_pattern
 from .watching import addresses
@@ -105,17 +105,7 @@ def edit_array(edit: Edit, name: str, step: int, value: np.ndarray) -> np.ndarra
     return ops.convert_to_numpy(new)
 
 
-# --- what is asked for -------------------------------------------------------------------------
-
-
-def as_probes(probes: str | Probe | Sequence[str | Probe]) -> list[Probe]:
-    """A glob, a Probe or several of either, as a list of probes."""
-    several = [probes] if isinstance(probes, str | Probe) else probes
-    return [Probe(one) if isinstance(one, str) else one for one in several]
-
-
-def as_edits(edits: Edit | Sequence[Edit]) -> list[Edit]:
-    return [edits] if isinstance(edits, Edit) else list(edits)
+# --- what cannot be done -----------------------------------------------------------------------
 
 
 def check_steps(edits: Sequence[Edit], steps: int) -> None:

@@ -19,7 +19,7 @@ from stable_diffusion_tf.compiled import ArrayFunction, compiled
 from stable_diffusion_tf.errors import UsageError
 
 from .addresses import TapInfo, check_patterns, matches, patterns_of, plain
-from .rules import Edit, Feed, Mean, PerStep, Probe, Reads, take
+from .rules import Edit, Feed, Mean, PerStep, Probe, Reads, as_edits, as_probes, take
 from .survey import in_plain_sight, spec, survey, taps
 from .trace import Trace, every_pattern
 from .watching import lies_in, watching
@@ -42,14 +42,18 @@ NO_STEP = "the edit of {!r} goes by the steps of a run: say which this is, step=
 
 
 def capture(
-    model: keras.Model, inputs: Any, probes: Sequence[Probe] = (), edits: Sequence[Edit] = ()
+    model: keras.Model,
+    inputs: Any,
+    read: str | Probe | Sequence[str | Probe] = (),
+    edits: Edit | Sequence[Edit] = (),
 ) -> tuple[Any, Reads]:
-    """One call of any Keras 3 model: what it gives out, and what the probes read, NumPy arrays.
+    """One call of any Keras 3 model: what it gives out, and what was read in it, NumPy arrays.
 
     inputs: an array, a list or a dict is handed to the model as it is; a tuple, as several
     arguments. Raises UsageError for a pattern that matches nothing.
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    probes, edits = as_probes(read), as_edits(edits)
     known = [tap.address for tap in survey(model, tree.map_structure(spec, inputs))]
     check_patterns(every_pattern([*probes, *edits]), known)
     reads = Reads()

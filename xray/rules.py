@@ -92,6 +92,16 @@ class Edit:
         return range(first, first + batch // 2)
 
 
+def as_probes(probes: "str | Probe | Sequence[str | Probe]") -> list[Probe]:
+    """A glob, a Probe or several of either, as a list of probes."""
+    several = [probes] if isinstance(probes, str | Probe) else probes
+    return [Probe(one) if isinstance(one, str) else one for one in several]
+
+
+def as_edits(edits: "Edit | Sequence[Edit]") -> list[Edit]:
+    return [edits] if isinstance(edits, Edit) else list(edits)
+
+
 class Feed:
     """A source that is filled anew before each run, so that one compiled function serves all:
     feed = Feed(); Edit(places, operator.mul, source=feed); feed(masks)."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from html import escape
 from typing import Any
 
 import keras
@@ -15,25 +16,62 @@ from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.layers import Tap
 from stable_diffusion_tf.pipeline import NETWORKS
 
-from .addresses import TapInfo, describe, part_axis
+from .addresses import TapInfo, check_patterns, describe, matches, part_axis
 from .watching import layers_of, lies_in, spelling, watching
 
 ORDER = ("text_encoder", "unet", "decoder", "encoder")  # as a run calls them; the encoder last
 
 
-def taps(model: StableDiffusion | keras.Model, *inputs: Any) -> list[TapInfo]:
-    """Every value that a layer gives out, in order of execution.
+class TapTable(list):
+    """A list of `TapInfo`, shown as a table."""
+
+    SHOWN = 40
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return TapTable(found) if isinstance(index, slice) else found
+
+    def __repr__(self) -> str:
+        return "\n".join([*map(str, self[: self.SHOWN]), *self.rest()])
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (tap.address, " × ".join(map(str, tap.shape)), f"{tap.bytes / 1e6:.3f} MB", tap.meaning)
+            for tap in self[: self.SHOWN]
+        )
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<table>{body}</table>{''.join(map(escape, self.rest()))}"
+
+    def rest(self) -> list[str]:
+        """What is not shown, in a line."""
+        more = len(self) - self.SHOWN
+        return [f"… and {more} more; narrow the pattern, or print(*taps)"] if more > 0 else []
+
+
+def taps(model: StableDiffusion | keras.Model, *inputs: Any) -> TapTable:
+    """Every value that a layer gives out, in order of execution; those that match, where a glob or
+    several are named: taps(sd, "unet.*.attn2.*").
 
     model: a StableDiffusion (its parts for one picture of its size with both halves of the
     guidance; no weights are loaded), or any Keras 3 model. inputs: arrays or
     `keras.KerasTensor`s, as the model takes them; by default those it was built for, in a batch
-    of one. Raises UsageError where a model does not say what it takes.
+    of one. Raises UsageError where a model does not say what it takes, and for a glob that matches
+    nothing.
     """
+    patterns = [given for given in inputs if isinstance(given, str)]
+    given = [one for one in inputs if not isinstance(one, str)]
     if isinstance(model, StableDiffusion):
-        return [
-            tap for part in ORDER for tap in survey(skeleton_of(model, part), asked(model, part))
-        ]
-    return survey(model, inputs or built_for(model))
+        if given:
+            raise UsageError("a StableDiffusion knows what it takes; name globs, or nothing")
+        parts = (survey(skeleton_of(model, part), asked(model, part)) for part in ORDER)
+        found = [tap for part in parts for tap in part]
+    else:
+        found = survey(model, given or built_for(model))
+    check_patterns(patterns, [tap.address for tap in found])
+    return TapTable(
+        tap for tap in found if not patterns or any(matches(p, tap.address) for p in patterns)
+    )
 
 
 def survey(network: keras.Model, inputs: Sequence[Any]) -> list[TapInfo]:

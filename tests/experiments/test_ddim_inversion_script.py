@@ -31,11 +31,11 @@ def far_from_home(predict, steps: int, guidance: float = 7.5) -> np.ndarray:
     return np.abs(last.x_prev - LATENTS).max()
 
 
-def by_words_and_time(x: np.ndarray, t: int, context: np.ndarray) -> np.ndarray:
+def by_words_and_time(x: np.ndarray, t: int, context: np.ndarray, step=None) -> np.ndarray:
     return np.zeros_like(x) + np.float32(1 + t / 1000) * context[:, :1, :1, None]
 
 
-def by_latent(x: np.ndarray, t: int, context: np.ndarray) -> np.ndarray:
+def by_latent(x: np.ndarray, t: int, context: np.ndarray, step=None) -> np.ndarray:
     return x * np.float32(np.sqrt(1 - ALPHAS[t]))
 
 

@@ -1,0 +1,204 @@
+"""An instrument is a second model: whatever is nested, called before or called by turns, it gives
+the numbers of a model that is new and has the same rules at once."""
+
+import numpy as np
+import pytest
+
+from stable_diffusion_tf import StableDiffusion
+from stable_diffusion_tf.errors import UsageError
+from tests.backends import write_checkpoint
+from xray.film import Film
+from xray.instrumented import instrument
+from xray.probe import Edit, Feed, Mean, PerStep, Probe, take
+
+STEPS, CROSS = 2, "unet.*.attn2.probs"
+EDITS = [
+    Edit("unet.conv_in", lambda x: x * 1.5),
+    Edit(CROSS, lambda x: x * 0.5, steps=[1]),
+    Edit("unet.down_blocks.1", lambda x: x + 0.25, half="cond"),
+    Edit("text_encoder", lambda x: x * 0.9),
+    Edit("eps_cond", lambda x: x * 1.1, steps=[0]),
+    Edit("x0", lambda x: x * 0.8),
+]
+PROBES = [
+    Probe(CROSS, Mean("head")),
+    Probe(CROSS),
+    Probe("unet.conv_in"),
+    Probe("unet.conv_in:in"),
+    Probe("text_encoder"),
+    Probe(["vae.*", "unet.up_blocks.?"]),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), "bk-sdm-tiny")
+
+
+@pytest.fixture
+def sd(folder):
+    return StableDiffusion.load(folder)
+
+
+def draw(sd: StableDiffusion, ids: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Where a run ends, and what was read last."""
+    words = np.arange(77)[None] % (ids + 7)
+    context = sd.function("text_encoder")(np.concatenate([words, words * 0]))
+    latent = np.random.default_rng(0).standard_normal((1, 8, 12, 4), dtype=np.float32)
+    *_, last = sd.denoise(context[:1], context[1:], STEPS, 3.0, latent=latent, progress=list)
+    sd.decode_latent(last.x_prev)
+    return last.x_prev, dict(getattr(sd, "reads", {}))
+
+
+def same(one: tuple, other: tuple) -> bool:
+    return (
+        np.array_equal(one[0], other[0])
+        and one[1].keys() == other[1].keys()
+        and all(np.array_equal(value, other[1][name]) for name, value in one[1].items())
+    )
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_any_nesting_order_and_turn_gives_what_a_new_model_gives(folder, seed):
+    """The rules of one instrument, dealt out over nested ones and used by turns with another."""
+    rng = np.random.default_rng(seed)
+    deal = lambda rules: [rules[i] for i in rng.choice(len(rules), 3, replace=False)]  # noqa: E731
+    rules = [(deal(PROBES), deal(EDITS)) for _ in range(2)]
+    shared, turns = StableDiffusion.load(folder), []
+    for probes, edits in rules:
+        if rng.random() < 0.5:
+            draw(shared)
+        cut = int(rng.integers(0, 4))
+        inner = instrument(shared, probes[:cut], edits[: 3 - cut])
+        if rng.random() < 0.5:
+            draw(inner)
+        turns.append(instrument(inner, probes[cut:], edits[3 - cut :]))
+    plain = draw(shared)
+    with pytest.raises(ZeroDivisionError):
+        draw(instrument(shared, edits=Edit("unet.conv_in", lambda x: x / (1 // 0))))
+    by_turns = [draw(seen) for seen in turns], [draw(seen) for seen in turns[::-1]][::-1]
+    assert same(plain, draw(shared)) and same(plain, draw(StableDiffusion.load(folder)))
+    for i, given in enumerate(rules):
+        alone = draw(instrument(StableDiffusion.load(folder), *given))
+        assert same(by_turns[0][i], alone) and same(by_turns[1][i], alone)
+        assert not np.array_equal(alone[0], plain[0])
+
+
+def test_a_film_obeys_and_tells_of_every_rule_in_force(tmp_path):
+    """Whether the UNet was called before or not: one film once showed what another told of."""
+    sd = StableDiffusion.load("phantom")
+    run = {"steps": STEPS, "seed": 1}
+    inner = instrument(sd, "unet.mid_block", Edit("unet.conv_in", abs))
+    outer = Edit("unet.mid_block", take, source={"unet.mid_block": np.ones((2, 4, 4, 160))})
+    first = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "first", **run)
+    assert [len(first.facts[name]) for name in ("probes", "edits")] == [1, 2]
+    assert (first[1]["unet.mid_block"] == 1).all()
+    plain = sd.generate("a cat", **run)[0]
+    again = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "again", **run)
+    flat = instrument(sd, edits=[*inner.edits, outer]).generate("a cat", **run)[0]
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.image, flat)
+    assert not np.array_equal(first.image, plain)
+
+
+def test_the_model_underneath_and_parts_without_rules_are_shared(sd):
+    seen = instrument(sd, "unet.conv_in")
+    assert seen.networks is sd.networks and seen.function("decoder") is sd.function("decoder")
+    assert seen.function("unet") is not sd.function("unet")
+    assert seen.function("unet") is seen.function("unet"), "kept, it compiles once"
+    network = sd.network("unet")
+    seen.release("unet")
+    assert "unet" not in sd.functions and sd.network("unet") is not network
+
+
+def test_two_probes_of_one_value_each_have_theirs(sd):
+    inner = instrument(sd, Probe(CROSS))
+    _, read = draw(instrument(inner, [Probe(CROSS, Mean("head")), Probe(CROSS, Mean("head"))]))
+    whole = {name: value for name, value in read.items() if "|" not in name}
+    means = {name: value for name, value in read.items() if "|" in name}
+    assert len(whole) == len(means) > 2
+    for name, value in means.items():
+        address, made = name.split("|")
+        assert made == "mean head"
+        np.testing.assert_allclose(value, whole[address].mean(1), rtol=1e-5, atol=1e-7)
+
+
+# --- values of the loop ------------------------------------------------------------------------
+
+
+def steps_of(sd: StableDiffusion, **options) -> list:
+    context = np.random.default_rng(1).standard_normal((2, 77, 32), dtype=np.float32)
+    latent = np.random.default_rng(0).standard_normal((1, 8, 12, 4), dtype=np.float32)
+    run = {"steps": STEPS, "guidance": 3.0, "latent": latent, "progress": list} | options
+    return list(sd.denoise(context[:1], context[1:], **run))
+
+
+def test_values_of_the_loop_are_edited_and_the_rest_follows(sd):
+    plain = steps_of(sd)
+    muted = steps_of(instrument(sd, edits=Edit("eps_cond", lambda x: x * 0, steps=[1])))
+    np.testing.assert_array_equal(muted[0].x_prev, plain[0].x_prev)
+    assert not muted[1].eps_cond.any()
+    np.testing.assert_allclose(muted[1].eps, -2 * plain[1].eps_uncond, rtol=1e-5)
+    stopped = steps_of(instrument(sd, edits=Edit("x0", lambda x: x * 0)))[0]
+    np.testing.assert_array_equal(stopped.eps, plain[0].eps)
+    assert not stopped.x0.any() and not np.array_equal(stopped.x_prev, plain[0].x_prev)
+    noise = Edit("x", source=[{"x": 2 * step.x} for step in plain])
+    np.testing.assert_array_equal(steps_of(instrument(sd, edits=noise))[1].x, 2 * plain[1].x)
+
+
+def test_an_edit_that_changes_nothing_of_the_loop_changes_no_bit(sd):
+    names = ["x", "eps_uncond", "eps_cond", "eps", "x0"]
+    for eta in (0.0, 1.0):
+        plain = steps_of(sd, eta=eta)[-1].x_prev
+        edited = steps_of(instrument(sd, edits=Edit(names, lambda x: x)), eta=eta)[-1].x_prev
+        np.testing.assert_array_equal(edited, plain)
+
+
+# --- sources -----------------------------------------------------------------------------------
+
+
+def test_a_feed_is_an_input_of_one_compiled_function(sd):
+    feed = Feed()
+    fed = instrument(sd, edits=Edit("unet.conv_in", lambda x, given: x + given, source=feed))
+    with pytest.raises(UsageError, match=r"the feed of the edit of 'unet.conv_in' is empty"):
+        steps_of(fed)
+    plain, shape = steps_of(sd), (2, 8, 12, 32)
+    feed({"unet.conv_in": np.zeros(shape, np.float32)})
+    np.testing.assert_array_equal(steps_of(fed)[-1].x_prev, plain[-1].x_prev)
+    function = fed.function("unet")
+    feed(PerStep(lambda step: {"unet.conv_in": np.full(shape, step, np.float32)}, STEPS))
+    moved = steps_of(fed)
+    np.testing.assert_array_equal(moved[0].x_prev, plain[0].x_prev)
+    assert not np.array_equal(moved[1].x_prev, plain[1].x_prev)
+    assert fed.function("unet") is function
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (Edit("unet.conv_in", lambda x: None), "returned None; its function returns the new value"),
+        (Edit("unet.conv_in", lambda x: np.asarray(x) * 0), "write its function with keras.ops"),
+        (Edit("unet.conv_in", lambda x: x[:1]), "must keep the shape"),
+        (Edit("x", lambda x: x[..., :1]), "the edit of x made"),
+        (Edit("eps", abs, heads=[0]), "eps has no axis of heads"),
+        (Edit("unet.conv_in", abs, steps=[2]), "no step 2 in a run of 2"),
+        (Edit("unet.conv_in", source=[{}]), "no such step in its film of 1"),
+    ],
+)
+def test_what_an_edit_cannot_do_is_a_sentence(sd, edit, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        steps_of(instrument(sd, edits=edit))
+
+
+def test_a_misspelt_value_of_the_loop_is_found_near(sd):
+    with pytest.raises(UsageError, match=r"no tap matches 'eps_con'; the nearest are eps_cond"):
+        instrument(sd, edits=Edit("eps_con", abs))
+
+
+def test_a_call_outside_of_a_run_says_which_step_it_is(sd):
+    seen = instrument(sd, edits=Edit("unet.conv_in", lambda x: x * 0, steps=[1]))
+    call = np.ones((2, 8, 12, 4), np.float32), 500, np.ones((2, 77, 32), np.float32)
+    with pytest.raises(UsageError, match="say which this is, step=0"):
+        seen.predict_noise(*call)
+    np.testing.assert_array_equal(seen.predict_noise(*call, step=0), sd.predict_noise(*call))
+    assert not np.array_equal(seen.predict_noise(*call, step=1), sd.predict_noise(*call))
