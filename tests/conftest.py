@@ -2,5 +2,20 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """One phantom for all tests of a process: what takes the time is to compile it."""
+    from xray import script  # here, so that tests without a model start at once
+
+    return script.load_model("phantom")
+
+
+@pytest.fixture(scope="session")
+def sd(phantom):
+    return phantom

@@ -1,9 +1,13 @@
 """The smallest networks that have every kind of layer, and their weights as arrays."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import keras
 import numpy as np
 
 from stable_diffusion_tf.checkpoint.names import variables
+from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
 from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig
 from stable_diffusion_tf.unet import build_unet
@@ -52,3 +56,23 @@ def scramble(network: keras.Model, seed: int = 0) -> keras.Model:
 
 def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """The folder, with a checkpoint of all parts in which text and UNet fit together."""
+    text = replace(TEXT, hidden_size=UNET.cross_attention_dim)
+    unet = replace(UNET, sample_size=8)
+    text_encoder, noise, encoder, decoder = (
+        scramble(build(config))
+        for build, config in (
+            (build_clip, text),
+            (build_unet, unet),
+            (build_encoder, VAE),
+            (build_decoder, VAE),
+        )
+    )
+    write_part(folder, "text_encoder", text, [text_encoder], "float32")
+    write_part(folder, "unet", unet, [noise], "float32")
+    write_part(folder, "vae", VAE, [encoder, decoder], "float32")
+    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+    return folder

@@ -1,14 +1,9 @@
-"""One phantom for all tests of the scripts: what takes the time is to compile it."""
+"""Scripts under test share the phantom of the other tests."""
 
 import pytest
 
 from stable_diffusion_tf import StableDiffusion
 from xray import script
-
-
-@pytest.fixture(scope="session")
-def phantom() -> StableDiffusion:
-    return script.load_model("phantom")
 
 
 @pytest.fixture

@@ -27,11 +27,6 @@ SMALLEST = ["a cat", "--steps", 1, "--batch", 2]
 
 
 @pytest.fixture(scope="module")
-def sd() -> StableDiffusion:
-    return StableDiffusion.load("phantom")
-
-
-@pytest.fixture(scope="module")
 def found(sd) -> tuple:
     return knockout.find_knockouts(sd)
 

@@ -6,7 +6,6 @@ from safetensors.numpy import load_file
 
 from experiments import text_layers as layers
 from phantom.world import render, scenes
-from stable_diffusion_tf import StableDiffusion
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray import text_states
 from xray.probe import Probe, capture
@@ -36,10 +35,9 @@ def test_likeness_is_the_cosine_with_the_last():
     np.testing.assert_allclose(text_states.likeness(contexts), [[1, half], [1, half], [1, 1]])
 
 
-def test_contexts_are_those_of_the_states_that_probes_read():
+def test_contexts_are_those_of_the_states_that_probes_read(sd):
     """A layer's state through the final norm is the context with the later layers silenced; with
     none silenced it is the model's own, bit for bit."""
-    sd = StableDiffusion.load("phantom")
     contexts = text_states.from_layers(sd, TEXTS)
     network = sd.network("text_encoder")
     parts = ["embeddings", *(f"encoder.layers.{i}" for i in range(3))]

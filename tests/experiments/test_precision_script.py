@@ -55,8 +55,7 @@ def test_the_control_fails_where_float32_differs_from_itself(alone, tmp_path, mo
         call(test_precision.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
 
 
-def test_the_networks_are_asked_about_one_run():
-    sd = StableDiffusion.load("phantom")
+def test_the_networks_are_asked_about_one_run(sd):
     asked = test_precision.find_inputs(sd, "a cat", 2, 4.0, 0)
     context, uncond = np.split(sd.encode_text(["a cat", ""]), 2)
     _, half = sd.denoise(context, uncond, 2, 4.0)

@@ -12,11 +12,6 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def sd():
-    return StableDiffusion.load("phantom")
-
-
-@pytest.fixture(scope="module")
 def contexts(sd):
     return np.split(sd.encode_text(["a cat on a red background", ""]), 2)
 

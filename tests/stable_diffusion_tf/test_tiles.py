@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phantom.world import render, scenes
-from stable_diffusion_tf import StableDiffusion, pipeline
+from stable_diffusion_tf import pipeline
 from stable_diffusion_tf.config import VAEConfig
 from stable_diffusion_tf.machine import Memory
 from stable_diffusion_tf.tiles import OVERLAP, decode_bytes, in_tiles, ramp, starts
@@ -93,11 +93,6 @@ def test_the_middle_of_a_tile_counts_most():
 
 
 # --- the model
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return StableDiffusion.load("phantom")
 
 
 @pytest.fixture(scope="module")

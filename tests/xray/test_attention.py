@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from phantom.world import for_evaluation, masks, render, scenes
-from stable_diffusion_tf import StableDiffusion, UsageError
+from stable_diffusion_tf import UsageError
 from tests.xray import reel
 from xray import attention, measure
 from xray.attention import DAAM, DEFAULT, Pooling, maps, phrases, word_maps, words_at
@@ -337,11 +337,6 @@ def test_self_attention_is_reduced_to_what_a_cell_looks_at():
     assert found.shape == (2, 2, 4)
     np.testing.assert_allclose(found[1], [[0, 0, 0.3, 0], [0, 0, 0, 0]], atol=1e-7)
     assert not found[0].any() and not np.asarray(attention.looks_at(0, 0, (2, 4))(shares)).any()
-
-
-@pytest.fixture(scope="module")
-def sd() -> StableDiffusion:
-    return StableDiffusion.load("phantom")
 
 
 def test_self_attention_is_reduced_inside_of_the_model(sd):

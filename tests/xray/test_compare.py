@@ -40,11 +40,6 @@ def planted(**added: float) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def sd() -> StableDiffusion:
-    return StableDiffusion.load("phantom")
-
-
-@pytest.fixture(scope="module")
 def asked(sd) -> dict:
     rng = np.random.default_rng(1)
     latent = rng.standard_normal((2, 16, 16, 4), np.float32)

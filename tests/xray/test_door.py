@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 
 import xray
-from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import Memory
 from xray.attention import SPECIAL, word_maps
 
 MID, CROSS = "unet.mid_block", "unet.*.attn2.probs"
 PROMPT, RUN = "a cat on a red background", {"steps": 2, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return StableDiffusion.load("phantom")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
-from tests.backends import write_checkpoint
+from tests import tiny
 from xray.film import Film
 from xray.instrumented import instrument
 from xray.probe import Edit, Feed, Mean, PerStep, Probe, take
@@ -15,7 +15,7 @@ STEPS, CROSS = 2, "unet.*.attn2.probs"
 EDITS = [
     Edit("unet.conv_in", lambda x: x * 1.5),
     Edit(CROSS, lambda x: x * 0.5, steps=[1]),
-    Edit("unet.down_blocks.1", lambda x: x + 0.25, half="cond"),
+    Edit("unet.down_blocks.0", lambda x: x + 0.25, half="cond"),
     Edit("text_encoder", lambda x: x * 0.9),
     Edit("eps_cond", lambda x: x * 1.1, steps=[0]),
     Edit("x0", lambda x: x * 0.8),
@@ -32,7 +32,7 @@ PROBES = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), "bk-sdm-tiny")
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def sd(folder):
     return StableDiffusion.load(folder)
 
 
-def draw(sd: StableDiffusion, ids: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def draw(sd: StableDiffusion) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Where a run ends, and what was read last."""
-    words = np.arange(77)[None] % (ids + 7)
+    words = np.array([[1, 2, 3, 4, 5, 0]], np.int32)
     context = sd.function("text_encoder")(np.concatenate([words, words * 0]))
-    latent = np.random.default_rng(0).standard_normal((1, 8, 12, 4), dtype=np.float32)
+    latent = np.random.default_rng(0).standard_normal((1, 8, 8, 4), dtype=np.float32)
     *_, last = sd.denoise(context[:1], context[1:], STEPS, 3.0, latent=latent, progress=list)
     sd.decode_latent(last.x_prev)
     return last.x_prev, dict(getattr(sd, "reads", {}))
@@ -58,7 +58,7 @@ def same(one: tuple, other: tuple) -> bool:
     )
 
 
-@pytest.mark.parametrize("seed", [3])
+@pytest.mark.parametrize("seed", range(2))
 def test_any_nesting_order_and_turn_gives_what_a_new_model_gives(folder, seed):
     """The rules of one instrument, dealt out over nested ones and used by turns with another."""
     rng = np.random.default_rng(seed)
@@ -84,18 +84,17 @@ def test_any_nesting_order_and_turn_gives_what_a_new_model_gives(folder, seed):
         assert not np.array_equal(alone[0], plain[0])
 
 
-def test_a_film_obeys_and_tells_of_every_rule_in_force(tmp_path):
+def test_a_film_obeys_and_tells_of_every_rule_in_force(phantom, tmp_path):
     """Whether the UNet was called before or not: one film once showed what another told of."""
-    sd = StableDiffusion.load("phantom")
     run = {"steps": STEPS, "seed": 1}
-    inner = instrument(sd, "unet.mid_block", Edit("unet.conv_in", abs))
+    inner = instrument(phantom, "unet.mid_block", Edit("unet.conv_in", abs))
     outer = Edit("unet.mid_block", take, source={"unet.mid_block": np.ones((2, 4, 4, 160))})
     first = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "first", **run)
     assert [len(first.facts[name]) for name in ("probes", "edits")] == [1, 2]
     assert (first[1]["unet.mid_block"] == 1).all()
-    plain = sd.generate("a cat", **run)[0]
+    plain = phantom.generate("a cat", **run)[0]
     again = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "again", **run)
-    flat = instrument(sd, edits=[*inner.edits, outer]).generate("a cat", **run)[0]
+    flat = instrument(phantom, edits=[*inner.edits, outer]).generate("a cat", **run)[0]
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.image, flat)
     assert not np.array_equal(first.image, plain)
@@ -116,7 +115,7 @@ def test_two_probes_of_one_value_each_have_theirs(sd):
     _, read = draw(instrument(inner, [Probe(CROSS, Mean("head")), Probe(CROSS, Mean("head"))]))
     whole = {name: value for name, value in read.items() if "|" not in name}
     means = {name: value for name, value in read.items() if "|" in name}
-    assert len(whole) == len(means) > 2
+    assert len(whole) == len(means) == 3
     for name, value in means.items():
         address, made = name.split("|")
         assert made == "mean head"
@@ -127,8 +126,8 @@ def test_two_probes_of_one_value_each_have_theirs(sd):
 
 
 def steps_of(sd: StableDiffusion, **options) -> list:
-    context = np.random.default_rng(1).standard_normal((2, 77, 32), dtype=np.float32)
-    latent = np.random.default_rng(0).standard_normal((1, 8, 12, 4), dtype=np.float32)
+    context = np.random.default_rng(1).standard_normal((2, 6, 12), dtype=np.float32)
+    latent = np.random.default_rng(0).standard_normal((1, 8, 8, 4), dtype=np.float32)
     run = {"steps": STEPS, "guidance": 3.0, "latent": latent, "progress": list} | options
     return list(sd.denoise(context[:1], context[1:], **run))
 
@@ -162,7 +161,7 @@ def test_a_feed_is_an_input_of_one_compiled_function(sd):
     fed = instrument(sd, edits=Edit("unet.conv_in", lambda x, given: x + given, source=feed))
     with pytest.raises(UsageError, match=r"the feed of the edit of 'unet.conv_in' is empty"):
         steps_of(fed)
-    plain, shape = steps_of(sd), (2, 8, 12, 32)
+    plain, shape = steps_of(sd), (2, 8, 8, 8)
     feed({"unet.conv_in": np.zeros(shape, np.float32)})
     np.testing.assert_array_equal(steps_of(fed)[-1].x_prev, plain[-1].x_prev)
     function = fed.function("unet")
@@ -197,7 +196,7 @@ def test_a_misspelt_value_of_the_loop_is_found_near(sd):
 
 def test_a_call_outside_of_a_run_says_which_step_it_is(sd):
     seen = instrument(sd, edits=Edit("unet.conv_in", lambda x: x * 0, steps=[1]))
-    call = np.ones((2, 8, 12, 4), np.float32), 500, np.ones((2, 77, 32), np.float32)
+    call = np.ones((2, 8, 8, 4), np.float32), 500, np.ones((2, 6, 12), np.float32)
     with pytest.raises(UsageError, match="say which this is, step=0"):
         seen.predict_noise(*call)
     np.testing.assert_array_equal(seen.predict_noise(*call, step=0), sd.predict_noise(*call))

@@ -21,11 +21,6 @@ LAST = "unet.up_blocks.2.attentions.1.transformer_blocks.0.attn2.probs"
 STEPS = 3
 
 
-@pytest.fixture(scope="module")
-def sd():
-    return StableDiffusion.load("phantom")
-
-
 def run(sd: StableDiffusion, **options) -> tuple[list, list[dict]]:
     """The steps of a short run, and what was read at each."""
     context = sd.encode_text(["a cat left of an apple", ""])
