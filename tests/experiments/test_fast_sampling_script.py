@@ -88,8 +88,8 @@ def test_it_saves_sheet_and_latents(tmp_path, monkeypatch, capfd):
 def test_the_control_fails_where_a_run_is_not_the_same_twice(tmp_path, monkeypatch, capfd):
     predict, calls = StableDiffusion.predict_noise, iter(range(1000))
 
-    def drifting(*given):
-        return predict(*given) * np.float32(1 + 1e-6 * next(calls))
+    def drifting(*given, **at):
+        return predict(*given, **at) * np.float32(1 + 1e-6 * next(calls))
 
     monkeypatch.setattr(StableDiffusion, "predict_noise", drifting)
     with pytest.raises(SystemExit, match="the control failed: it moves DDIM by"):

@@ -64,8 +64,8 @@ def test_it_saves_sheet_pictures_and_film(tmp_path, monkeypatch, capfd):
 def test_the_control_fails_where_the_halves_are_not_treated_alike(tmp_path, monkeypatch, capfd):
     predict = StableDiffusion.predict_noise
 
-    def lopsided(*given):
-        eps = predict(*given)
+    def lopsided(*given, **at):
+        eps = predict(*given, **at)
         eps[len(eps) // 2 :] *= 1 + 1e-6
         return eps
 
