@@ -1,7 +1,14 @@
 """Stable Diffusion 1.x in Keras 3. `StableDiffusion` is imported when it is first asked for, so
 that a script can say --help, or what is wrong, without waiting for TensorFlow."""
 
+import os
+
 from .errors import UsageError
+
+# The one thing that happens on import: TensorFlow reads this once, when it is first imported, and
+# on CPUs without AVX-512 it would leave oneDNN off, which takes half as long again for a UNet call.
+# What the user has set stays.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __all__ = ["StableDiffusion", "Step", "UsageError"]
 

@@ -1,10 +1,14 @@
-"""What this machine can bear: its memory, and whether its CPU computes in bfloat16."""
+"""What this machine can bear: its memory, and whether its CPU computes in bfloat16; and what it
+computes with."""
 
 import ctypes
 import os
+import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as /proc/cpuinfo calls them
 
@@ -69,6 +73,87 @@ def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     flags = (line.split() for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
     return not FAST_BFLOAT16.isdisjoint(next(flags, ()))
 
+
+# --- kernels -----------------------------------------------------------------------------------
+
+CPUINFO = Path("/proc/cpuinfo")
+INSTRUCTION_SETS = {  # as oneDNN names them, the least first → the flag in /proc/cpuinfo
+    "SSE41": "sse4_1",
+    "AVX": "avx",
+    "AVX2": "avx2",
+    "AVX2_VNNI": "avx_vnni",
+    "AVX2_VNNI_2": "avx_vnni_int8",
+    "AVX512_CORE": "avx512bw",
+    "AVX512_CORE_VNNI": "avx512_vnni",
+    "AVX512_CORE_BF16": "avx512_bf16",
+    "AVX512_CORE_FP16": "avx512_fp16",
+    "AVX512_CORE_AMX": "amx_tile",
+    "AVX512_CORE_AMX_FP16": "amx_fp16",
+}
+
+
+def kernels(backend: str) -> dict[str, Any]:
+    """What decides how a backend, 'tensorflow', 'jax' or 'torch', rounds here: whether it computes
+    by oneDNN, the best instruction set that it may use, its threads, and the CPU's name."""
+    onednn, threads = COMPUTING[backend]()
+    told = fields_of_cpu()
+    return {
+        "onednn": onednn,
+        "instruction_set": instruction_set(told.get("flags", ""), os.environ if onednn else {}),
+        "threads": threads,
+        "cpu": told.get("model name") or platform.processor() or platform.machine(),
+    }
+
+
+def fields_of_cpu(cpuinfo: Path = CPUINFO) -> dict[str, str]:
+    """What Linux tells of the first processor; elsewhere nothing."""
+    if not cpuinfo.is_file():
+        return {}
+    first = cpuinfo.read_text().split("\n\n")[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {name.strip(): told.strip() for name, told in pairs}
+
+
+def instruction_set(flags: str, environment: Mapping[str, str]) -> str:
+    """The best that the flags of a CPU tell of, no higher than ONEDNN_MAX_CPU_ISA allows; where
+    they tell none, the architecture."""
+    names, has = [*INSTRUCTION_SETS], flags.split()
+    asked = environment.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    allowed = names[: names.index(asked) + 1] if asked in names else names
+    found = [name for name in allowed if INSTRUCTION_SETS[name] in has]
+    return found[-1] if found else platform.machine()
+
+
+def with_tensorflow() -> tuple[bool, int]:
+    """By oneDNN or not, and threads. Only a private module of TensorFlow's says the first."""
+    import tensorflow as tf
+    from tensorflow.python.util import _pywrap_util_port
+
+    asked = tf.config.threading.get_intra_op_parallelism_threads()
+    threads = asked or int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or processors()
+    return bool(_pywrap_util_port.IsMklEnabled()), threads
+
+
+def with_jax() -> tuple[bool, int]:
+    return False, processors()
+
+
+def with_torch() -> tuple[bool, int]:
+    import torch
+
+    return torch.backends.mkldnn.is_available(), torch.get_num_threads()
+
+
+COMPUTING = {"tensorflow": with_tensorflow, "jax": with_jax, "torch": with_torch}
+
+
+def processors() -> int:
+    """Those that this process may run on."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+# --- memory of the C library -------------------------------------------------------------------
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 LARGE_BLOCK = 4 * 2**20

@@ -7,6 +7,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import stable_diffusion_tf  # noqa: F401  it turns oneDNN on, before a test imports Keras
+
 
 @pytest.fixture(scope="session")
 def phantom():

@@ -9,6 +9,8 @@ Each name is loaded when it is first used, so that importing this starts no Kera
 from importlib import import_module
 from typing import Any
 
+import stable_diffusion_tf  # noqa: F401  it turns oneDNN on, before Keras is imported here
+
 DOOR = {  # what is offered → the module that holds it
     "Cache": "cache",
     "DebugTensor": "tensor_debug",

@@ -1,7 +1,10 @@
 """What the machine is said to have, held against files as the kernel writes them."""
 
 import ctypes
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +88,84 @@ def test_bfloat16_is_not_fast_where_nothing_is_known(tmp_path):
     assert machine.has_fast_bfloat16(tmp_path / "none") is False
     (tmp_path / "arm").write_text("processor : 0\nFeatures : fp asimd\n")
     assert machine.has_fast_bfloat16(tmp_path / "arm") is False
+
+
+# --- kernels -----------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+WATCH = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "tensorflow":
+            sys.exit(f"oneDNN: {os.environ.get('TF_ENABLE_ONEDNN_OPTS')}")
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from stable_diffusion_tf import StableDiffusion",
+        "import stable_diffusion_tf; import keras",
+        "import xray; import keras",
+        "import xray.probe",
+        "import phantom.train_vae",
+        "import tests.conftest; import keras",
+        "from xray.script import load_model; load_model('phantom')",
+    ],
+)
+@pytest.mark.parametrize(("asked", "found"), [(None, "1"), ("0", "0")])
+def test_onednn_is_asked_for_before_tensorflow_is_imported(line, asked, found):
+    """The first import of TensorFlow ends the process and says what it would have read."""
+    kept = {name: told for name, told in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    given = {"TF_ENABLE_ONEDNN_OPTS": asked} if asked else {}
+    given["KERAS_BACKEND"] = "tensorflow"
+    code = f"{WATCH}\n{line}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=kept | given, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"oneDNN: {found}"
+
+
+FLAGS = "fpu sse4_1 avx avx2 fma avx512f avx512bw avx512_vnni"
+
+
+@pytest.mark.parametrize(
+    ("flags", "cap", "name"),
+    [
+        (FLAGS, None, "AVX512_CORE_VNNI"),
+        (FLAGS, "AVX2", "AVX2"),
+        (FLAGS, "avx512_core", "AVX512_CORE"),
+        (FLAGS, "AVX512_CORE_AMX", "AVX512_CORE_VNNI"),
+        (FLAGS, "AVX2_VNNI", "AVX2"),
+        (FLAGS, "ALL", "AVX512_CORE_VNNI"),
+        ("fp asimd", "AVX2", machine.platform.machine()),
+    ],
+)
+def test_the_instruction_set_is_the_best_below_the_cap(flags, cap, name):
+    assert machine.instruction_set(flags, {"ONEDNN_MAX_CPU_ISA": cap} if cap else {}) == name
+
+
+def test_the_first_processor_is_told(tmp_path):
+    table = "processor\t: 0\nmodel name\t: A: 1\nflags\t\t: fpu avx\n\nprocessor\t: 1\nflags\t: x\n"
+    (tmp_path / "cpuinfo").write_text(table)
+    assert machine.fields_of_cpu(tmp_path / "cpuinfo") == {
+        "processor": "0",
+        "model name": "A: 1",
+        "flags": "fpu avx",
+    }
+    assert machine.fields_of_cpu(tmp_path / "none") == {}
+
+
+def test_the_kernels_are_those_that_tensorflow_uses(monkeypatch):
+    found = machine.kernels("tensorflow")
+    assert set(found) == {"onednn", "instruction_set", "threads", "cpu"}
+    assert found["onednn"] == (os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1") and found["cpu"]
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+    assert machine.kernels("tensorflow")["threads"] == 7
+    monkeypatch.setattr(machine, "COMPUTING", {"jax": lambda: (False, 3)})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert machine.kernels("jax")["instruction_set"] != "SSE41", "a cap of what is not used"
