@@ -18,7 +18,7 @@ block and all of its level all but died in training, so the block is chosen by m
 that goes furthest at scale 1 for the noises that the direction was made of. One at the first block
 goes further, 37 % of the way (--place unet.down_blocks.0.attentions.0), but in no straight line.
 One number for each channel draws no outline, and says of no cell what it holds. The null control is
-scale 0, which must leave the plain picture, bit for bit.
+scale 0, which must leave the plain picture but for rounding.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from safetensors.numpy import save_file
 from phantom.judge import judge
 from phantom.world import BACKGROUNDS, SIDE, THINGS
 from stable_diffusion_tf.errors import UsageError
-from xray import direction_plots, measure, script, steering
+from xray import direction_plots, measure, rounding, script, steering
 from xray.direction_plots import Climb
 from xray.drawing import to_pictures
 
@@ -88,6 +88,7 @@ def main(
     folder = script.make_folder(out, "test_h_space", prompt)
     with script.saving_into(folder):
         seen = steering.steer_all(sd, np.stack(contexts), noise, shapes, place, scales, run)
+        same = rounding.rows_of_one(sd, contexts[0][None], noise[:1], run, 4 * pictures)
         images, words = to_pictures(sd, seen.latents), to_pictures(sd, seen.plain[2:, :1])
         found = Climb(scales, find_shares(seen), sees(images, change[1]))
         title = finding(found, change, seen.place)
@@ -97,14 +98,14 @@ def main(
         arrays = {name: getattr(seen, name) for name in ("direction", "latents", "plain")}
         save_file({**arrays, "pictures": images}, folder / "climb.safetensors")
     tell(found, seen)
-    same = np.array_equal(seen.latents[scales.index(0)], seen.plain[[0, 1, 0, 1]])
+    control = rounding.hold(seen.latents[scales.index(0)], seen.plain[[0, 1, 0, 1]], same)
     script.conclude(
         title,
-        f"scale 0: {'the plain pictures, bit for bit' if same else 'other pictures'}",
+        f"scale 0 beside the plain pictures: {control}",
         picture=folder / "climb.png",
         tensors=folder / "climb.safetensors",
     )
-    if not same:
+    if not control.passed:
         raise SystemExit("the control failed: a direction times zero changed the picture")
 
 

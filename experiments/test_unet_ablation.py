@@ -6,7 +6,7 @@ zero (the shortcut stays), a skip brings zeros, a head of a cross-attention atte
 bars show how far the picture moves, in order of execution, beside the distance to a picture from
 another seed; a cross says that the judge no longer finds what the prompt names (only the phantom's
 pictures can be judged). The map shows the heads. The control multiplies everything by one: it must
-be the untouched picture, bit for bit.
+be the untouched picture but for rounding.
 """
 
 import csv
@@ -24,7 +24,7 @@ from phantom.judge import judge
 from phantom.world import SIDE, THINGS
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import compare_plots, script
+from xray import compare_plots, rounding, script
 from xray.drawing import decode, draw
 from xray.knockout import Knockout, find_knockouts, knock_out
 
@@ -63,6 +63,7 @@ def main(
     plain = draw(sd, np.repeat(context, batch, 0), noise, run)
     folder = script.make_folder(out, "test_unet_ablation", prompt)
     with script.saving_into(folder):
+        same = rounding.rows_of_one(sd, context, noise[:1], run, batch)
         untouched, latents = knock_out(sd, places, knockouts, context, noise, run)
         images = decode(sd, np.concatenate([plain, latents]))
         usual = distance(images[1:batch], images[0]).mean()
@@ -78,15 +79,15 @@ def main(
     if missing:
         print("the judge misses something in the untouched picture: no knock-out is judged")
     tell(knockouts, lost, gone, usual)
-    same = np.array_equal(untouched, plain)
+    control = rounding.hold(untouched, plain, same)
     script.conclude(
         title,
-        f"everything times one: {'the same bits' if same else 'not the same picture'}",
+        f"everything times one: {control}",
         picture=folder / "ablation.png",
         table=folder / "ablation.csv",
         tensors=folder / "pictures.safetensors",
     )
-    if not same:
+    if not control.passed:
         raise SystemExit("the control failed: multiplying by one changed the picture")
 
 

@@ -119,12 +119,12 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     assert saved["direction"].shape == (2, 96) and saved["plain"].shape == (4, 2, 16, 16, 4)
     assert saved["latents"].shape == (3, 4, 2, 16, 16, 4)
     assert saved["pictures"].shape == (3, 4, 2, 64, 64, 3)
-    np.testing.assert_array_equal(saved["latents"][0], saved["plain"][[0, 1, 0, 1]])
+    np.testing.assert_allclose(saved["latents"][0], saved["plain"][[0, 1, 0, 1]], atol=1e-4)
     start, goal = saved["plain"][:2], saved["plain"][2:]
     shares = steering.share_of_way(saved["latents"][1, :2], start, goal)
     assert (shares > 0.05).all(), "the direction leads away from the word"
     said, complained = capfd.readouterr()
-    assert complained == "" and "bit for bit" in said and f"{PLACE} " in said
+    assert complained == "" and "scale 0 beside the plain pictures" in said and f"{PLACE} " in said
     assert [line.split()[0] for line in said.splitlines()[-4:]] == [
         "finding",
         "control",
@@ -134,15 +134,16 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
 
 
 def test_the_control_fails_where_scale_0_is_not_the_plain_picture(tmp_path, monkeypatch, capfd):
+    """One cell of 12,288 is off by a thousandth; rounding is that of a real run."""
     plain = RNG.normal(size=(4, 2, 16, 16, 4)).astype(np.float32)
     latents = np.stack([plain[[0, 1, 0, 1]]] * 3)
-    latents[0, 0, 0, 0, 0, 0] += 1e-5
+    latents[0, 0, 0, 0, 0, 0] += 1e-3
     reach = {PLACE: np.array([0.1, 0.2])}
     broken = steering.Steered(PLACE, np.ones((2, 96), np.float32), reach, latents, plain)
     monkeypatch.setattr(steering, "steer_all", lambda *given: broken)
     with pytest.raises(SystemExit, match="control failed"):
         call(h_space.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
-    assert "control  scale 0: other pictures" in capfd.readouterr().out
+    assert "the plain pictures: differs by 0.001; rounding on" in capfd.readouterr().out
 
 
 def test_a_latent_consistency_model_is_refused(tmp_path, monkeypatch, capfd):

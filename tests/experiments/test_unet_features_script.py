@@ -12,6 +12,7 @@ from xray import features_plots, linear_probe
 from xray.features_plots import Layout, Scores
 from xray.film import Film
 from xray.linear_probe import Lesson
+from xray.rounding import Held
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -120,7 +121,7 @@ def test_it_saves_sheet_film_and_scores(tmp_path, monkeypatch, capfd):
     late = [rows[-2:].mean() for rows in things.values()]
     assert late[0] > late[1], "the decoder knows less than the latent"
     said, complained = capfd.readouterr()
-    assert complained == "" and "control  the same picture unwatched; probes of" in said
+    assert complained == "" and "control  unwatched: " in said and "; probes of" in said
     assert [line.split()[0] for line in said.splitlines()[-5:]] == [
         "finding",
         "control",
@@ -152,11 +153,11 @@ LAYOUT = Layout(
 
 
 def test_the_control_fails_where_nonsense_teaches_or_looking_changes():
-    features.check(True, scores_of(0.8, 0.19))
+    features.check(Held(0, 1e-6), scores_of(0.8, 0.19))
     with pytest.raises(SystemExit, match="shuffled masks finds the things"):
-        features.check(True, scores_of(0.8, 0.3))
+        features.check(Held(2e-6, 1e-6), scores_of(0.8, 0.3))
     with pytest.raises(SystemExit, match="looking changed the picture"):
-        features.check(False, None)
+        features.check(Held(1e-3, 1e-6), None)
 
 
 def test_pictures_of_no_phantom_are_shown_without_probes():
