@@ -14,6 +14,7 @@ import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
+from stable_diffusion_tf.machine import kernels
 
 from .frames import (
     DECODED,
@@ -175,6 +176,7 @@ def describe(sd: "StableDiffusion") -> dict[str, Any]:
         "weights": sd.checkpoint.place.name,
         "precision": sd.precision,
         "backend": sd.backend,
+        "kernels": kernels(sd.backend),
         "versions": {
             "diffusion-xray": project_version(),
             **{name: sys.modules[name].__version__ for name in ("keras", sd.backend)},

@@ -9,10 +9,11 @@ import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 
-from .camera import Arrays, Part, describe, digest, run
+from .camera import FIELDS, Arrays, Part, describe, digest, run
 from .frames import FACTS
 from .measure import parting
 from .recipe import from_data
+from .rounding import MARGIN, floor_of_runs, twin_runs
 
 if TYPE_CHECKING:  # reading a film does without Keras
     from stable_diffusion_tf import StableDiffusion
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # reading a film does without Keras
     from .film import Film
     from .rules import Edit, Probe
 
+ELSEWHERE = ("kernels", "version", "backend")  # what rounds otherwise, as `changed` tells it
 NEEDED = ("prompt", "negative", "seed", "steps", "guidance", "eta", "start", "probes", "edits")
 
 
@@ -35,19 +37,42 @@ class Row(NamedTuple):
 @dataclass(frozen=True)
 class Replay:
     """A run beside the film of it. rows: in order of execution; changed: what is not as it was
-    when the film was shot."""
+    when the film was shot; rounding: how far it reaches here, as a share, where the film is from
+    another machine or kernels, None where every bit must be the same; level: one level of 255, by
+    which it may move a pixel, as a share of the film's brightest."""
 
     rows: tuple[Row, ...]
     changed: tuple[str, ...]
+    rounding: float | None = None
+    level: float = 0.0
 
     @property
     def identical(self) -> bool:
-        return bool(self.rows) and self.first is None
+        return bool(self.rows) and not any(row.difference for row in self.rows)
 
     @property
     def first(self) -> Row | None:
-        """Where the two part."""
-        return next((row for row in self.rows if row.difference), None)
+        """Where the two part, by more than rounding if the film is from elsewhere."""
+        return next((row for row in self.rows if row.difference > self.allowed(row)), None)
+
+    def allowed(self, row: Row) -> float:
+        """How far rounding may move this value."""
+        if self.rounding is None:
+            return 0.0
+        return MARGIN * self.rounding + (self.level if row.address == "image" else 0)
+
+    @property
+    def verdict(self) -> str:
+        """'identical', 'same within rounding: …' or 'differs from step …'."""
+        if self.identical:
+            return f"identical: {len(self.rows)} arrays"
+        if not self.rows:
+            return "nothing to compare: the film holds no arrays"
+        if self.first:
+            return f"differs from {step_name(self.first) or 'outside of the loop'}"
+        most = max(row.difference for row in self.rows if row.address != "image")
+        told = f"differs by {most:.1e}; rounding here reaches {self.rounding:.1e}"
+        return f"same within rounding: {told}"
 
     @property
     def largest(self) -> list[Row]:
@@ -59,14 +84,15 @@ class Replay:
         return list(found.values())
 
     def __str__(self) -> str:
-        if self.identical:
-            return "\n".join([f"identical: {len(self.rows)} arrays", *self.changed])
+        if self.rows and self.first is None:
+            return "\n".join([self.verdict, *self.changed])
         table = [
             f"{row.address:84} {step_name(row):9} {row.difference:.1e}"
             for row in self.largest
             if row.difference
         ]
-        told = f"parts first at {self.first.address}, {step_name(self.first)}; largest differences:"
+        place = f", at {self.first.address}; largest differences:" if self.first else ""
+        told = f"{self.verdict}{place}"
         return "\n".join([told, *table, *self.changed])
 
 
@@ -81,7 +107,8 @@ def replay(
     edits: "Sequence[Edit] | None" = None,
 ) -> Replay:
     """Make the run again as film.json tells it, as far as the film goes, and compare; nothing is
-    written. On one machine, backend and precision it is identical.
+    written. With one machine, backend and precision it is identical; where the kernels are others,
+    it is held against the rounding of this machine, which one picture in two rows of a batch tells.
 
     probes, edits: None takes those of the film. Raises UsageError where one of them has a function
     that cannot be found by its name; hand them in then.
@@ -101,7 +128,21 @@ def replay(
         rows += compare(part, KEPT[part.network](film, part.step))
         if part.network not in hashes:
             hashes[part.network] = digest(sd.network(part.network))
-    return Replay(tuple(rows), changed(facts, describe(sd) | {"weights_hash": hashes}))
+    other = changed(facts, describe(sd) | {"weights_hash": hashes})
+    if not any(row.difference for row in rows) or not any(c.startswith(ELSEWHERE) for c in other):
+        return Replay(tuple(rows), other)
+    return Replay(tuple(rows), other, rounding_of(film, sd), level_of(film))
+
+
+def rounding_of(film: "Film", sd: "StableDiffusion") -> float:
+    """How far rounding reaches here in the film's run, without its edits, as a share."""
+    context, uncond = np.split(sd.encode_text([film.facts["prompt"], film.facts["negative"]]), 2)
+    return floor_of_runs(twin_runs(sd, context, uncond, starting(film, sd), film.facts), FIELDS)
+
+
+def level_of(film: "Film") -> float:
+    """One level of 255, as a share of the brightest of the film's picture."""
+    return 0.0 if film.image is None else 1 / max(1, int(film.image.max()))
 
 
 KEPT = {  # network → what the film holds of one call of it
@@ -143,16 +184,16 @@ def apart(made: np.ndarray, kept: np.ndarray) -> float:
 
 
 def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
-    """What differs of the weights, the precision, the backend and its version."""
+    """What differs of the weights, the precision, the backend, its version and its kernels. A film
+    that tells no kernels is older than they are."""
     before, after = (
         {"precision": facts["precision"], "backend": facts["backend"]}
         | {f"version of {name}": told for name, told in facts["versions"].items()}
-        | {f"weights of {name}": told for name, told in facts["weights_hash"].items()}
+        | {f"kernels, {name}": told for name, told in facts.get("kernels", {}).items()}
+        | {f"weights of {name}": told[:12] for name, told in facts["weights_hash"].items()}
         for facts in (was, now)
     )
     both = [name for name in before if name in after]
     return tuple(
-        f"{name}: {before[name]:.12}, now {after[name]:.12}"
-        for name in both
-        if before[name] != after[name]
+        f"{name}: {before[name]}, now {after[name]}" for name in both if before[name] != after[name]
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from stable_diffusion_tf import StableDiffusion, UsageError
+from stable_diffusion_tf import StableDiffusion, UsageError, machine
 from stable_diffusion_tf.checkpoint.write import write_part
 from tests import tiny
 from tests.tiny import scramble
@@ -244,7 +244,7 @@ def test_a_replay_tells_where_the_two_part(sd, film, copy):
     assert replay.rows[-1].difference == 0
     (found,) = [row for row in replay.largest if row.address == "x0"]
     assert found == ("x0", 1, pytest.approx(0.5))
-    assert str(replay).startswith("parts first at unet.up_blocks.0, step 1;")
+    assert str(replay).startswith("differs from step 1, at unet.up_blocks.0;")
 
 
 def test_a_replay_goes_as_far_as_the_film(sd, copy):
@@ -259,6 +259,59 @@ def test_a_film_of_nothing_is_not_proved(sd, copy):
     for path in [*(copy / "frames").iterdir(), copy / "text.safetensors", copy / "image.png"]:
         path.unlink()
     assert not Film.open(copy).replay(sd).identical
+
+
+def told_by(copy: Path, facts: dict, name: str, nudge: float) -> Film:
+    """The film as another machine would have shot it: other facts, and a value moved in step 1."""
+    path = copy / "film.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+    film = Film.open(copy)
+    frame = {key: np.array(value) for key, value in film[1].items()}
+    frame[name] = frame[name] * np.float32(1 + nudge)
+    write_tensors(frame_path(copy, 1), frame, t=film[1].t, index=1)
+    return Film.open(copy)
+
+
+ELSEWHERE = {"onednn": False, "instruction_set": "AVX2", "threads": 64, "cpu": "another"}
+
+
+def test_the_kernels_are_told(sd, film):
+    assert film.facts["kernels"] == machine.kernels(sd.backend)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "nudge", "verdict"),
+    [
+        (ELSEWHERE, 3e-7, "same within rounding: differs by "),
+        (ELSEWHERE, 1e-3, "differs from step 1"),
+        (ELSEWHERE, 0, "identical: "),
+        (None, 3e-7, "differs from step 1"),
+    ],
+)
+def test_a_film_of_other_kernels_is_held_against_rounding(sd, copy, kernels, nudge, verdict):
+    replay = told_by(copy, {"kernels": kernels} if kernels else {}, "x0", nudge).replay(sd)
+    assert replay.verdict.startswith(verdict) and str(replay).startswith(verdict)
+    assert len(replay.changed) == (4 if kernels else 0)
+    assert ("kernels, cpu: another, now " in str(replay)) == bool(kernels)
+    assert replay.identical == (nudge == 0)
+    assert ("rounding here reaches" in str(replay)) == ("within" in verdict)
+
+
+def test_a_film_without_kernels_is_held_against_zero(sd, copy):
+    facts = json.loads((copy / "film.json").read_text())
+    del facts["kernels"]
+    (copy / "film.json").write_text(json.dumps(facts))
+    replay = Film.open(copy).replay(sd)
+    assert replay.identical and replay.changed == ()
+
+
+def test_rounding_may_move_a_pixel_by_one_level(sd, copy):
+    for level, verdict in ((1, "same within rounding"), (2, "differs from outside of the loop")):
+        film = told_by(copy, {"kernels": ELSEWHERE}, "x0", 3e-7)
+        image = film.image.copy()
+        image[0, 0, 0] = image[0, 0, 0] - level if image[0, 0, 0] > 9 else image[0, 0, 0] + level
+        camera.write_image(copy / "image.png", image)
+        assert Film.open(copy).replay(sd).verdict.startswith(verdict)
 
 
 def test_a_replay_with_other_weights_says_so(sd, film):
