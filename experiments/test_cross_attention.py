@@ -26,6 +26,7 @@ from stable_diffusion_tf.images import to_model
 from xray import attention, attention_plots, measure, rounding, script
 from xray.film import Film
 from xray.heat import pooling_for
+from xray.pictures import read_image
 from xray.rounding import Held
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def main(
         raise UsageError("the prompt has no word to listen to; try 'a cat'")
     for word, near in sd.unknown_words(prompt).items():
         print(f"the model never saw '{word}'; near it, it knows: {', '.join(near)}")
-    given = None if image is None else script.read_image(image, sd.size)
+    given = None if image is None else read_image(image, sd.size)
     nothing = np.zeros((1, 1, 1), np.float32)
     sd.denoise(nothing, nothing, steps, guidance, seed=seed, progress=list)  # not begun: it looks
     sd.network("unet")  # what is wrong with it is said before anything is written

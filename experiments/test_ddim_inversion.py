@@ -36,6 +36,7 @@ from xray import ddim_inversion_plots, measure, script
 from xray.ddim_inversion import neighbour_correlation, there_and_back
 from xray.ddim_inversion_plots import Walks
 from xray.drawing import decode, draw, encode
+from xray.pictures import read_image
 from xray.telling import with_error
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def find_pictures(
 ) -> tuple[np.ndarray, list[str]]:
     """(n, H, W, 3) in [-1, 1], and what they show: the picture, or scenes that are new."""
     if image is not None:
-        return to_model(script.read_image(image, size)[None], 1), [prompt]
+        return to_model(read_image(image, size)[None], 1), [prompt]
     found = scenes(seed, number, for_evaluation)
     images = to_model(np.stack([render(scene) for scene in found]), 1)
     return images, [scene.caption for scene in found]

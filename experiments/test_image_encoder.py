@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from stable_diffusion_tf.images import to_model
 from xray import measure, plots, script
-from xray.pictures import find_pictures
+from xray.pictures import find_pictures, names_for, read_image
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -42,33 +42,33 @@ def main(
         out: the folder to save into.
     """
     paths = find_pictures(image or sample())
-    images = np.stack([script.read_image(path, size) for path in paths])
+    names = names_for(paths, ".safetensors")
+    images = np.stack([read_image(path, size) for path in paths])
     sd = script.load_model(weights, precision)
     images = to_model(images, sd.vae_config.factor)
     for part in ("encoder", "decoder"):
         sd.network(part)  # what is wrong with it is said before anything is written
     folder = script.make_folder(out, "test_image_encoder", (image or sample()).stem)
     with script.saving_into(folder):
-        scores = np.array(
-            [examine(sd, path, one[None], folder) for path, one in zip(paths, images, strict=True)]
-        )
+        each = zip(paths, images, names, strict=True)
+        scores = np.array([examine(sd, path, one[None], folder / name) for path, one, name in each])
     print(f"peak memory {script.peak_memory()} GB")
     psnr, ssim, chance = scores.mean(0)
-    stem = folder / paths[0].stem if len(paths) == 1 else folder / "*"
+    stem = folder / (names[0] if len(paths) == 1 else "*")
     script.conclude(
         f"{named(paths)} back with {psnr:.1f} dB PSNR and {ssim:.2f} SSIM",
         f"the latent with its cells shuffled: {chance:.1f} dB",
-        picture=stem.with_suffix(".png"),
-        tensors=stem.with_suffix(".safetensors"),
+        picture=Path(f"{stem}.png"),
+        tensors=Path(f"{stem}.safetensors"),
     )
     if not np.all(scores[:, 0] > scores[:, 2]):
         raise SystemExit("the control failed: a shuffled latent came back as well as the true one")
 
 
-def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) -> tuple:
+def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, stem: Path) -> tuple:
     """Encode, decode, measure, save; PSNR and SSIM of the round trip, PSNR of the control.
 
-    image: (1, H, W, 3) in [-1, 1].
+    image: (1, H, W, 3) in [-1, 1]. stem: where it goes, without a suffix.
     """
     scale = sd.vae_config.scaling_factor
     mean, deviation = (scale * y for y in sd.encode_posterior(image))
@@ -80,8 +80,7 @@ def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, folder: Path) 
         f"{path.name}: {psnr:.1f} dB PSNR, {ssim:.2f} SSIM, from {fewer:.0f} times fewer numbers"
     )
     figure = plots.encoder_sheet(image[0], back[0], mean[0], deviation[0], title)
-    stem = folder / path.stem
-    script.save_figure(figure, stem.with_suffix(".png"))
+    script.save_figure(figure, Path(f"{stem}.png"))
     arrays = {"image": image, "mean": mean, "deviation": deviation, "round_trip": back}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f"{stem}.safetensors")
     print(f"{path.name}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} (shuffled: {chance:.2f} dB)")

@@ -25,6 +25,7 @@ from phantom.world import render, scenes
 from stable_diffusion_tf import scheduler
 from xray import measure, schedule_plots, script
 from xray.drawing import decode
+from xray.pictures import read_image
 from xray.schedule_plots import Schedule, Seen
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def main(
 def find_latents(sd: "StableDiffusion", image: Path | None, number: int, seed: int) -> np.ndarray:
     """The latents to walk from, (number, h, w, 4): the picture's, again and again, or scenes'."""
     if image is not None:
-        only = sd.encode_image(script.read_image(image, sd.size)[None])
+        only = sd.encode_image(read_image(image, sd.size)[None])
         return np.repeat(only, number, axis=0)
     return sd.encode_image(np.stack([render(scene) for scene in scenes(seed, number)]))
 

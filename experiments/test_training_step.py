@@ -31,6 +31,7 @@ from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.errors import UsageError
 from xray import measure, script, training_plots
 from xray.drawing import decode
+from xray.pictures import read_image
 from xray.telling import with_error
 from xray.training import Errors, measure_errors, measure_saved, misses, predict_all
 
@@ -105,7 +106,7 @@ def find_pictures(
     drawn = scenes(seed, number, for_evaluation)
     captions = [scene.caption for scene in drawn]
     if image is not None:
-        return script.read_image(image, size)[None], [prompt] * number, captions
+        return read_image(image, size)[None], [prompt] * number, captions
     return np.stack([render(scene) for scene in drawn]), captions, captions[1:] + captions[:1]
 
 

@@ -39,7 +39,7 @@ def main(
     width: int | None = None,
     weights: str = "phantom",
     precision: Literal["float32", "bfloat16", "float16-storage"] = "float32",
-    words: tuple[Path, ...] = (),
+    words: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = (),
     preview: Path | None = None,
     out: Path = Path("outputs"),
 ) -> None:
@@ -56,7 +56,8 @@ def main(
         width: in pixels; likewise.
         weights: a model's name, or its folder or file.
         precision: of the numbers; the latter two take half the memory.
-        words: files of textual inversion, each with a word that the prompt may hold, like <toy>.
+        words: a file of textual inversion: the word in it may stand in the prompt, like <toy>; for
+            several, --words once for each.
         preview: a folder of TAESD, which paints the film strip in a hundredth of the time.
         out: the folder to save into.
     """

@@ -21,6 +21,7 @@ from phantom.world import SIDE, Scene, for_evaluation, phrase, render, scenes, s
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model, to_uint8
 from xray import measure, plots, script
+from xray.plain_figure import PlainFigure
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -235,7 +236,7 @@ def draw_sheet(
     """Pictures from all over the set, the prompt under each and what the judge misses."""
     chosen = np.unique(np.linspace(0, len(told) - 1, min(SHOWN, len(told))).round().astype(int))
     lines = -(-len(chosen) // COLUMNS)
-    figure = Figure(figsize=(1.75 * COLUMNS, 2.35 * lines + 0.6), layout="constrained")
+    figure = PlainFigure(figsize=(1.75 * COLUMNS, 2.35 * lines + 0.6), layout="constrained")
     cells = figure.subplots(lines, COLUMNS, squeeze=False).ravel()
     for axes in cells[len(chosen) :]:
         axes.set_axis_off()

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from .compare_plots import FILLS
+from .plain_figure import PlainFigure
 
 if TYPE_CHECKING:
     from .anatomy import Block
@@ -31,7 +32,7 @@ def anatomy_sheet(
 
     shares: what is shared out → part → its share, summing to 1.
     """
-    figure = Figure(figsize=(15, 11.2))
+    figure = PlainFigure(figsize=(15, 11.2))
     panels = {  # part: left, bottom, width, height in inches
         "text_encoder": (0.2, 4.0, 3.9, 6.1),
         "unet": (4.3, 4.0, 10.5, 6.1),

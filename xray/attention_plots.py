@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .measure import between_extremes
+from .plain_figure import PlainFigure
 from .plots import AMOUNT, as_shown, picture
 
 COLUMNS = 6
@@ -31,7 +32,7 @@ def heat_sheet(
     down = -(-(len(heats) + 1) // across)
     lines = textwrap.wrap(title, 19 * across)
     size = (2.1 * across + 0.9, 2.5 * down + 0.2 + 0.25 * len(lines))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = PlainFigure(figsize=size, layout="constrained")
     cells = figure.subplots(down, across, squeeze=False).ravel()
     picture(cells[0], as_shown(image))
     cells[0].set_title("picture", fontsize=10)
@@ -63,7 +64,7 @@ def heat_over(axes: Axes, image: np.ndarray, level: np.ndarray, inside: float) -
 
 def score_bars(scores: Mapping[str, Mapping[str, float]], unit: str, title: str) -> Figure:
     """Group → method → score, as bars side by side, the number on each."""
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    figure = PlainFigure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(scores)
     for i, (group, found) in enumerate(scores.items()):

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .compare import Comparison, Row
+from .plain_figure import PlainFigure
 from .plots import AMOUNT, as_shown, picture
 
 STYLES = (  # colour, line, marker: told apart by the colour-blind, and in print
@@ -26,6 +27,7 @@ FILLS = (  # colour, hatch
     ("#CC79A7", ".."),
     ("#999999", "\\\\"),
 )
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEAST, MOST = 1e-10, 1e2  # relative differences as they are drawn: equal, and infinitely far
 
 
@@ -39,7 +41,7 @@ def parting_curves(comparisons: Mapping[str, Comparison], title: str) -> Figure:
     """
     order = list(dict.fromkeys(row.address for c in comparisons.values() for row in c.rows))
     place = {address: i for i, address in enumerate(order)}
-    figure = Figure(figsize=(12, 5.6 + 0.25 * len(comparisons)), layout="constrained")
+    figure = PlainFigure(figsize=(12, 5.6 + 0.25 * len(comparisons)), layout="constrained")
     axes = figure.subplots()
     mark_parts(axes, [Row(address, 0, 0).part for address in order])
     for name, style in zip(comparisons, cycle(STYLES), strict=False):
@@ -102,7 +104,7 @@ def scale_by_tens(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     tens = [10.0**n for n in range(-9, int(np.floor(np.log10(high))) + 1)]
-    labels = [f"$10^{{{n}}}$" for n in range(-9, -9 + len(tens))]
+    labels = ["10" + str(n).translate(RAISED) for n in range(-9, -9 + len(tens))]
     if most == MOST:
         tens, labels = [*tens[:-1], MOST], [*labels[:-1], "∞"]
     axes.set_yticks([LEAST, *tens], ["equal", *labels])
@@ -134,7 +136,7 @@ def knockout_sheet(
 ) -> Figure:
     """What each knock-out changes: blocks as bars, heads (layers, heads) in per cent as a map, and
     pictures (n, H, W, 3) in [-1, 1], a label under each."""
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure = PlainFigure(figsize=(13, 9), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(5, 4))
     draw_bars(upper.subplots(), bars)
     left, right = lower.subfigures(1, 2, width_ratios=(3, 5))

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from .compare_plots import STYLES
 from .ddim_inversion import neighbour_correlation
 from .measure import standard_error
+from .plain_figure import PlainFigure
 from .plots import as_shown, picture
 from .telling import with_error
 
@@ -39,7 +40,7 @@ def inversion_sheet(walks: Walks, title: str) -> Figure:
     """Pictures, their noise and what came back; PSNR over the steps, and how normal noise is."""
     shown = columns_of(walks)
     rows = min(ROWS, len(walks.images))
-    figure = Figure(figsize=(1.75 * len(shown), 1.75 * rows + 5), layout="constrained")
+    figure = PlainFigure(figsize=(1.75 * len(shown), 1.75 * rows + 5), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.75 * rows + 0.4, 4))
     for column, (name, images) in zip(
         upper.subplots(rows, len(shown), squeeze=False).T, shown.items(), strict=True

@@ -13,6 +13,7 @@ from matplotlib.patches import Circle, Rectangle
 from .compare_plots import STYLES
 from .linear import Linear
 from .measure import standard_error
+from .plain_figure import PlainFigure
 from .plots import AMOUNT, SIGNED, as_shown, picture
 from .reach import HELD, Reach
 from .telling import with_error
@@ -24,7 +25,7 @@ def decoder_sheet(
     """Pictures, what is done to the latent → (rows, H, W, 3) in [-1, 1]; below, the linear map and
     how far a cell reaches."""
     rows = len(next(iter(shown.values())))
-    figure = Figure(figsize=(1.5 * len(shown), 1.5 * rows + 4.3), layout="constrained")
+    figure = PlainFigure(figsize=(1.5 * len(shown), 1.5 * rows + 4.3), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.5 * rows, 4))
     for column, (name, images) in zip(
         upper.subplots(rows, len(shown), squeeze=False).T, shown.items(), strict=True
@@ -135,7 +136,7 @@ def corruption_sheet(sweep: Sweep, loss: float, title: str) -> Figure:
     loss: dB; a line parts what has lost less from what has lost more.
     """
     rows, columns = sweep.psnr.shape[:2]
-    figure = Figure(figsize=(1.35 * columns + 7, 1.35 * rows + 1.2), layout="constrained")
+    figure = PlainFigure(figsize=(1.35 * columns + 7, 1.35 * rows + 1.2), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.35 * columns + 0.5, 6.5))
     grid = left.subplots(rows, columns, squeeze=False)
     for place in np.ndindex(rows, columns):

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .compare_plots import STYLES
+from .plain_figure import PlainFigure
 from .plots import picture
 
 
@@ -34,7 +35,7 @@ def climb_sheet(
     how far its direction goes at scale 1, (n,); place: the one that is shown; change: the words.
     """
     columns = len(images)
-    figure = Figure(figsize=(max(1.6 * columns, 9.6), 9.4), layout="constrained")
+    figure = PlainFigure(figsize=(max(1.6 * columns, 9.6), 9.4), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.6, 1))
     cells = upper.subplots(len(found.shares), columns, squeeze=False)
     labels = [f"scale {scale:g}".replace("-", "−") for scale in found.scales] + [

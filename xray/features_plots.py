@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from .plain_figure import PlainFigure
 from .plots import AMOUNT, picture
 
 
@@ -40,7 +41,7 @@ def features_sheet(layout: Layout, scores: Scores | None, title: str) -> Figure:
     and the masks that were drawn."""
     rows, columns = 1 + len(layout.colours), len(layout.shown)
     wide, high = 1.4 * max(columns, 3) + 1.3, 1.45 * rows + 0.9
-    figure = Figure(figsize=(wide + (9.2 if scores else 0), high), layout="constrained")
+    figure = PlainFigure(figsize=(wide + (9.2 if scores else 0), high), layout="constrained")
     if scores:
         left, right = figure.subfigures(1, 2, width_ratios=(wide, 9.2))
         upper, lower = right.subfigures(2, 1, height_ratios=(1.9, 1))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from .compare_plots import STYLES
 from .interpolation import Along
 from .measure import standard_error
+from .plain_figure import PlainFigure
 from .plots import as_shown, picture
 
 SIDE, PANEL = 1.4, 3.0  # inches, of a picture and of a panel
@@ -37,7 +38,7 @@ def way_sheet(
     points = len(shares)
     width = max(SIDE * points + 1, PANEL * len(panels))
     height = 1.65 * len(images) + 3.9
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = PlainFigure(figsize=(width, height), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.65 * len(images), 3.3))
     cells = upper.subplots(len(images), points, squeeze=False)
     for row, (way, strip) in zip(cells, images.items(), strict=True):

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .plain_figure import PlainFigure
+
 STYLES = (("#0072B2", "-", "o"), ("#D55E00", "--", "s"))  # colour, line, marker; also in print
 REACH = 4.5  # deviations to either side of the mean that are drawn
 
@@ -24,7 +26,7 @@ def latent_sheet(
     """
     first = next(iter(latents.values()))
     channels = first.shape[-1]
-    figure = Figure(figsize=(2.8 * (channels + 1), 4.2), layout="constrained")
+    figure = PlainFigure(figsize=(2.8 * (channels + 1), 4.2), layout="constrained")
     panels = figure.subplots(1, channels + 1)
     edges = np.linspace(-REACH, REACH, 81) * first.std() + first.mean()
     for i, axes in enumerate(panels[:-1]):

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .plain_figure import PlainFigure
+
 SIGNED = "RdBu_r"  # around zero: told apart by the colour-blind, and in print
 AMOUNT = "viridis"
 
@@ -21,7 +23,7 @@ def film_strip(images: np.ndarray, labels: Sequence[str], title: str) -> Figure:
     n = len(images)
     width = max(1.5 * n, 5.0)  # inches; a line of the title holds about eleven letters in each
     lines = textwrap.wrap(title, int(11 * width), max_lines=3, placeholder=" …")
-    figure = Figure(figsize=(width, 2.1 + 0.2 * len(lines)), layout="constrained")
+    figure = PlainFigure(figsize=(width, 2.1 + 0.2 * len(lines)), layout="constrained")
     row = figure.subplots(1, n, squeeze=False)[0]
     for axes, image, label in zip(row, images, labels, strict=True):
         picture(axes, as_shown(image))
@@ -45,7 +47,7 @@ def encoder_sheet(
     image, back: (H, W, 3) in [-1, 1]; mean, deviation: (h, w, 4), scaled to latent units.
     """
     channels = mean.shape[-1]
-    figure = Figure(figsize=(2.5 * channels + 0.6, 8.2), layout="constrained")
+    figure = PlainFigure(figsize=(2.5 * channels + 0.6, 8.2), layout="constrained")
     rows = figure.subplots(3, channels)
     error = np.abs(back - image).mean(-1) * 50  # of the way from black to white, in per cent
     shown = [("photograph", as_shown(image), {}), ("encoded and decoded", as_shown(back), {})]

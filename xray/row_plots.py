@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from .compare_plots import FILLS
 from .measure import standard_error
+from .plain_figure import PlainFigure
 from .plots import picture
 
 SIDE = 1.3  # inches, of a picture
@@ -27,7 +28,7 @@ def sheet_of_rows(
     rows, columns = images.shape[:2]
     width = LABELS + 0.2 + SIDE * columns + PANEL * panels
     height = 1.9 + SIDE * rows
-    figure = Figure(figsize=(width, height))
+    figure = PlainFigure(figsize=(width, height))
     grid = figure.add_gridspec(
         rows,
         columns + panels,

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .compare_plots import STYLES
+from .plain_figure import PlainFigure
 from .plots import picture
 
 
@@ -24,7 +25,7 @@ def guidance_sheet(
     images: (scales, H, W, 3) uint8, a label under each; sizes: name → RMS (steps,); rates: what is
     counted → share of each picture in per cent, (scales, pictures).
     """
-    figure = Figure(figsize=(13, 7.2), layout="constrained")
+    figure = PlainFigure(figsize=(13, 7.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(4, 5))
     row = upper.subplots(1, len(images), squeeze=False)[0]
     for axes, image, label in zip(row, images, labels, strict=True):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from stable_diffusion_tf import scheduler
 
+from .plain_figure import PlainFigure
 from .plots import as_shown, picture
 
 RIGHT, WRONG, OTHER = "#0072B2", "#D55E00", "#009E73"  # told apart by the colour-blind
@@ -45,7 +46,7 @@ def forward_sheet(
 
     images: (n, H, W, 3) in [-1, 1], one for each timestep of `seen`.
     """
-    figure = Figure(figsize=(14, 7), layout="constrained")
+    figure = PlainFigure(figsize=(14, 7), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.9))
     row = above.subplots(1, len(images), squeeze=False)[0]
     for axes, image, t in zip(row, images, seen.t, strict=True):

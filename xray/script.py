@@ -1,20 +1,23 @@
 """What every script shares: its command line, the model, the folder it saves into."""
 
+import functools
 import importlib
+import io
 import logging
 import os
 import re
+import shlex
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from safetensors import SafetensorError
 
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16
@@ -26,15 +29,69 @@ INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 
 def run(main: Callable[..., None]) -> None:
-    """Run a script's main with the shell's arguments: bad input is one line and status 2."""
+    """Run a script's main with the shell's arguments: bad input is one line and status 2. A folder
+    `out` that cannot be written is bad input, and told before any work; a letter that the terminal
+    or the log file does not know is a question mark there."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
-        tyro.cli(main)
+        check_dashes(sys.argv[1:])
+        tyro.cli(checked(main))
     except UsageError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {on_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; nothing was saved", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def check_dashes(words: Sequence[str]) -> None:
+    """Raises UsageError for a text that begins with a dash, which would be taken for an option."""
+    before = words[: words.index("--")] if "--" in words else words
+    for last, word in zip(["", *before], before, strict=False):
+        if re.match(r"-\S* ", word) and not re.match(r"--\w", last) and "=" not in word:
+            raise UsageError(
+                f"“{word}” begins with a dash; end the line with -- {shlex.quote(word)}"
+            )
+
+
+def checked(main: Callable[..., None]) -> Callable[..., None]:
+    """main, which first looks whether the folder `out` that it is handed can be written."""
+
+    @functools.wraps(main)
+    def start(*positional, **options) -> None:
+        if isinstance(options.get("out"), Path):
+            check_out(options["out"])
+        main(*positional, **options)
+
+    return start
+
+
+def check_out(out: Path) -> None:
+    """Raises UsageError where no folder can be made at `out`. Leaves nothing behind."""
+    try:
+        there = next(place for place in (out, *out.absolute().parents) if place.exists())
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise cannot_write_into(out, error) from None
+
+
+def cannot_write_into(out: Path, error: Exception) -> UsageError:
+    return UsageError(f"cannot write into {out}: {reason(error)}; name another --out")
+
+
+def reason(error: Exception) -> str:
+    """The system's words for what went wrong; safetensors hides its number in a sentence."""
+    hidden_in = re.search(r"\(os error (\d+)\)", str(error))
+    known = os.strerror(int(hidden_in[1])) if hidden_in else str(error)
+    return getattr(error, "strerror", None) or known
+
+
+def on_one_line(text: str) -> str:
+    """Text with what would steer a terminal, or break the line, spelled out: names of files and of
+    what is in them may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
@@ -45,9 +102,11 @@ def saving_into(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\nstopped; what was finished lies in {folder}", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and "os error" not in str(error):
+            raise  # a file that was read
         raise UsageError(
-            f"cannot write {folder}: {error.strerror}; free it or name --out"
+            f"cannot write {folder}: {reason(error)}; free it or name another --out"
         ) from None
 
 
@@ -89,6 +148,9 @@ def hidden(module: str) -> Iterator[None]:
 def native_stderr_closed() -> Iterator[None]:
     """TensorFlow's libraries write to descriptor 2 while they load, past sys.stderr."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if sys.stderr is None:  # closed, as by 2>&-
+        yield
+        return
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -107,7 +169,7 @@ def make_folder(out: Path, script: str, subject: str) -> Path:
     try:
         return new_folder(stem)
     except OSError as error:
-        raise UsageError(f"cannot write into {out}: {error.strerror}; name another --out") from None
+        raise cannot_write_into(out, error) from None
 
 
 def new_folder(stem: Path) -> Path:
@@ -133,18 +195,6 @@ def check_range(option: str, value: float, least: float, most: float, usual: flo
 def check_seed(seed: int) -> None:
     if seed < 0:
         raise UsageError(f"a seed of {seed} is negative; try {-seed}")
-
-
-def read_image(path: Path, size: int) -> np.ndarray:
-    """The middle square of a picture, (size, size, 3) uint8, RGB, turned as its EXIF says."""
-    if not 16 <= size <= 4096:
-        raise UsageError(f"a size of {size} is not from 16 to 4096 pixels; try 256")
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"cannot read {path} ({error}); name a whole PNG or JPEG") from None
-    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
 
 
 def conclude(finding: str, control: str, **saved: Path) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from . import measure
 from .compare_plots import STYLES
+from .plain_figure import PlainFigure
 from .plots import as_shown, picture
 
 SHOWN = 4  # pictures of each rule
@@ -34,7 +35,7 @@ def noise_sheet(
 
     images: (rules, pictures, H, W, 3) in [-1, 1]; bars: name → (rules, pictures), per cent.
     """
-    figure = Figure(figsize=(14, 10), layout="constrained")
+    figure = PlainFigure(figsize=(14, 10), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(6, 7))
     draw_pictures(left, names, images)
     above, below = right.subfigures(2, 1, height_ratios=(6, 4))

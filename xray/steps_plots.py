@@ -10,6 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from . import measure
 from .compare_plots import STYLES
+from .plain_figure import PlainFigure
 from .plots import as_shown, picture
 
 
@@ -38,7 +39,7 @@ def steps_sheet(
 ) -> Figure:
     """One noise drawn in growing numbers of steps, a row for each sampler, and the longest run;
     below, the distance to that run, what it costs, and what the judge finds."""
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure = PlainFigure(figsize=(13, 9), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(5, 4.4))
     rows, last = upper.subfigures(1, 2, width_ratios=(2.3, 1))
     draw_pictures(rows, counts, samplers)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .compare_plots import STYLES, write_into
+from .plain_figure import PlainFigure
 from .plots import AMOUNT, picture
 from .swapping import Fit
 
@@ -32,7 +33,7 @@ def swap_sheet(
 
     fits: block → kind → how its features change.
     """
-    figure = Figure(figsize=(13, 10.6), layout="constrained")
+    figure = PlainFigure(figsize=(13, 10.6), layout="constrained")
     upper, middle, lower = figure.subfigures(3, 1, height_ratios=(1.1, 1, 1.35))
     for axes, image, label in zip(
         np.ravel(upper.subplots(1, len(images))), images, labels, strict=True

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .compare_plots import STYLES
 from .measure import standard_error
+from .plain_figure import PlainFigure
 from .plots import AMOUNT, SIGNED, picture
 
 MARKS = (  # colour, marker: told apart by either
@@ -42,7 +43,7 @@ def tokens_sheet(
     mean those that follow, in per cent of its length, when one word is changed, the first of them
     token 1; 0 where it does not.
     """
-    figure = Figure(figsize=(16, 6.4), layout="constrained")
+    figure = PlainFigure(figsize=(16, 6.4), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     shown = cosine_map(first, alike, tokens)
     first.set_title("how alike are two tokens' vectors?", fontsize=11)
@@ -102,7 +103,7 @@ class Contrast(NamedTuple):
 
 def families_sheet(cloud: Cloud, pair: Contrast, title: str) -> Figure:
     """Cosines of prompts ordered by family, the prompts in two dimensions, and two in detail."""
-    figure = Figure(figsize=(17, 6.5), layout="constrained")
+    figure = PlainFigure(figsize=(17, 6.5), layout="constrained")
     first, second, third = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
     shown = first.imshow(cloud.cosines, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
     name_groups(first, cloud.families)
@@ -170,7 +171,7 @@ def layers_sheet(
     with its standard error.
     """
     height = max(1.6 * len(rows), 3.2 * len(curves), 4.5) + 0.8
-    figure = Figure(figsize=(1.6 * len(columns) + 7.2, height), layout="constrained")
+    figure = PlainFigure(figsize=(1.6 * len(columns) + 7.2, height), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.6 * len(columns) + 1.4, 5.8))
     grid = left.subplots(len(rows), len(columns), squeeze=False)
     for cells, row in zip(grid, rows, strict=True):

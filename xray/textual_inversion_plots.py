@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from . import measure
 from .compare_plots import STYLES
+from .plain_figure import PlainFigure
 from .plots import picture
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def inversion_sheet(
     columns = max(map(len, rows.values()))
     pictures, plots = SIDE * columns + 1.8, 5.2
     height = SIDE * len(rows) + 1.0
-    figure = Figure(figsize=(pictures + plots, height), layout="constrained")
+    figure = PlainFigure(figsize=(pictures + plots, height), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(pictures, plots))
     draw_rows(left.subplots(len(rows), columns, squeeze=False), rows)
     panels = right.subplots(2 if alike else 1, 1, squeeze=False)[:, 0]

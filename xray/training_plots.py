@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from . import measure
 from .compare_plots import STYLES
+from .plain_figure import PlainFigure
 from .plots import as_shown, picture
 from .training import Errors
 
@@ -27,7 +28,7 @@ def training_sheet(
     other words → how much smaller the error is than with them, (pictures, timesteps of the
     errors), per cent.
     """
-    figure = Figure(figsize=(13, 11.5), layout="constrained")
+    figure = PlainFigure(figsize=(13, 11.5), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(7, 4.5))
     draw_rows(upper, rows, times)
     upper.suptitle(f"one picture, with its own words “{caption}”", fontsize=10)
