@@ -73,7 +73,7 @@ def check_out(out: Path) -> None:
         there = next(place for place in (out, *out.absolute().parents) if place.exists())
         with tempfile.TemporaryDirectory(dir=there):
             pass
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except OSError as error:
         raise cannot_write_into(out, error) from None
 
 
@@ -168,7 +168,7 @@ def make_folder(out: Path, script: str, subject: str) -> Path:
     stem = out / script / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{slug}"
     try:
         return new_folder(stem)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise cannot_write_into(out, error) from None
 
 

@@ -76,7 +76,7 @@ def test_text2image_reads_a_learned_word_and_previews(tmp_path, monkeypatch, cap
     save_file({"<toy>": np.ones((1, 128), np.float32)}, toy)
     tiny.mkdir()
     write_taesd(tiny, draw_tensors())
-    words = ["a <toy>", "--steps", 2, "--words", toy]
+    words = ["--words", toy, "a $\\frac{$ <toy>", "--steps", 2]
     for out, preview in (("plain", []), ("tiny", ["--preview", tiny])):
         out = tmp_path / out
         call(text2image.main, *words, *preview, "--out", out, monkeypatch=monkeypatch)
@@ -107,7 +107,7 @@ def test_image_encoder_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
 def test_image_encoder_takes_a_folder(tmp_path, monkeypatch, capfd):
     photos = tmp_path / "photos"
     photos.mkdir()
-    for name in ("one.png", "two.jpg"):
+    for name in ("trip.1.png", "trip.2.jpg"):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)).save(
             photos / name
         )
@@ -115,7 +115,16 @@ def test_image_encoder_takes_a_folder(tmp_path, monkeypatch, capfd):
     out = tmp_path / "out"
     call(test_image_encoder.main, photos, "--size", 64, "--out", out, monkeypatch=monkeypatch)
     saved = sorted(p.name for p in only(out / "test_image_encoder").iterdir())
-    assert saved == ["one.png", "one.safetensors", "two.png", "two.safetensors"]
+    assert saved == [f"trip.{i}.{kind}" for i in (1, 2) for kind in ("png", "safetensors")]
+
+
+def test_image_encoder_tells_the_path_that_was_written(tmp_path, monkeypatch, capfd):
+    photo, out = tmp_path / "IMG $_{ 2024.01.05.png", tmp_path / "out"
+    Image.effect_noise((64, 64), 50).save(photo)
+    call(test_image_encoder.main, photo, "--size", 32, "--out", out, monkeypatch=monkeypatch)
+    told = [line.split(maxsplit=1)[1] for line in capfd.readouterr().out.splitlines()[-2:]]
+    folder = only(out / "test_image_encoder")
+    assert sorted(told) == sorted(map(str, folder.iterdir())) and len(told) == 2
 
 
 UNET, VAE = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))
@@ -202,6 +211,10 @@ def bad(tmp_path, weights) -> dict[str, Path]:
         (text2image.main, ["a cat", "--weights", "sd-v9-9"], "not in the catalogue"),
         (text2image.main, ["a cat", "--weights", "sd-v1-5"], "weights/download.py sd-v1-5"),
         (text2image.main, ["a cat", "--out", "{file}"], "cannot write into"),
+        (text2image.main, ["a \udcff cat"], "half a character"),
+        (text2image.main, ["a cat", "--negative", "\ud83d"], "half a character"),
+        (text2image.main, ["a cat", "--guidance", "1e38"], "guidance of 1e+38"),
+        (text2image.main, ["a cat", "--height", "16000000000"], "of memory"),
         (test_image_encoder.main, ["--weights", "{nan_vae}"], "not finite: decoder.conv_in.weight"),
         (test_image_encoder.main, ["--weights", "{web}"], "is a web page, not weights"),
         (test_image_encoder.main, ["{half}"], "cannot read"),
