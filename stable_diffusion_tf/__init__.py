@@ -16,6 +16,9 @@ __all__ = ["StableDiffusion", "Step", "UsageError"]
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .backend import chosen_backend
+
+    chosen_backend()  # what is wrong with it is said before Keras trips over it
     from . import pipeline
 
     return getattr(pipeline, name)

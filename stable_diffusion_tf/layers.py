@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+LAST = {"data_format": "channels_last"}  # told to each layer: the user's keras.json may differ
 CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
 
 
@@ -141,7 +142,7 @@ def gelu(x):
 
 def conv(width: int, kernel: int, name: str) -> keras.layers.Conv2D:
     """A convolution of stride 1 that keeps the size."""
-    return keras.layers.Conv2D(width, kernel, padding="same", name=name)
+    return keras.layers.Conv2D(width, kernel, padding="same", name=name, **LAST)
 
 
 class Downsample(Block):
@@ -152,8 +153,8 @@ class Downsample(Block):
 
     def __init__(self, width: int, padding: tuple, **options):
         super().__init__(**options)
-        self.pad = keras.layers.ZeroPadding2D(padding, name="pad")
-        self.conv = keras.layers.Conv2D(width, 3, strides=2, padding="valid", name="conv")
+        self.pad = keras.layers.ZeroPadding2D(padding, name="pad", **LAST)
+        self.conv = keras.layers.Conv2D(width, 3, strides=2, padding="valid", name="conv", **LAST)
 
     def call(self, x):  # (b, h, w, c)
         return self.conv(self.pad(x))  # (b, h/2, w/2, c)
@@ -164,7 +165,7 @@ class Upsample(Block):
 
     def __init__(self, width: int, **options):
         super().__init__(**options)
-        self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest", name="enlarge")
+        self.enlarge = keras.layers.UpSampling2D(2, interpolation="nearest", name="enlarge", **LAST)
         self.conv = conv(width, 3, "conv")
 
     def call(self, x):  # (b, h, w, c)
@@ -190,7 +191,7 @@ class ResnetBlock(Block):
             )
         if x_shape[-1] != self.width:
             self.conv_shortcut = keras.layers.Conv2D(
-                self.width, 1, name="conv_shortcut", dtype=self.dtype_policy
+                self.width, 1, name="conv_shortcut", dtype=self.dtype_policy, **LAST
             )
 
     def call(self, x, time=None):  # (b, h, w, c), (b, time width)
@@ -248,7 +249,9 @@ class Attention(Block):
     def attend(self, q, k, v, offset=None):  # each (b, heads, n or m, d)
         logits = ops.einsum("bhqd,bhkd->bhqk", q, k)
         logits = logits if offset is None else logits + ops.cast(offset, logits.dtype)
-        return ops.einsum("bhqk,bhkd->bhqd", self.probs(ops.softmax(logits)), v)
+        alone = logits.shape[-1] == 1  # a single key, of which Keras warns
+        probs = ops.ones_like(logits) if alone else ops.softmax(logits)
+        return ops.einsum("bhqk,bhkd->bhqd", self.probs(probs), v)
 
     def attend_by_chunks(self, q, k, v, offset):
         chunk = chunk_size(q.shape, k.shape)

@@ -8,6 +8,7 @@ LatentConsistencyModelPipeline.
 
 import numpy as np
 
+from .arguments import whole
 from .errors import UsageError
 from .scheduler import add_noise, predict_x0
 
@@ -18,6 +19,7 @@ SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 def lcm_timesteps(n: int, train_steps: int = 1000) -> np.ndarray:
     """(n,) int64, descending: n of the 50 timesteps 999, 979 … 19 that the model was distilled on,
     evenly spaced from the first (section 4.3). n = 4 gives 999, 759, 499, 259."""
+    n = whole("steps", n, 4)
     if not 1 <= n <= TRAIN_STEPS:
         raise UsageError(f"an LCM takes from 1 to {TRAIN_STEPS} steps, not {n}: try steps=4")
     learned = np.arange(TRAIN_STEPS, 0, -1) * (train_steps // TRAIN_STEPS) - 1

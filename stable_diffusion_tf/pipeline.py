@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import scheduler
+from .arguments import check_seed, number, whole
 from .checkpoint.folder import EXTRAS
 from .checkpoint.keras_cv_h5 import from_live
 from .checkpoint.open import locate, open_checkpoint
@@ -33,11 +34,12 @@ from .preview import Preview
 from .sampling import Sampler, Step, ddim_sampler, lcm_sampler, walk
 from .tiles import decode_bytes, in_tiles
 from .tokenizer import Tokenizer
-from .unet import build_unet
+from .unet import build_unet, unet_bytes
 from .vae import build_decoder, build_encoder, posterior
 
 PRECISIONS = {"float32": 4, "bfloat16": 2, "float16-storage": 2}  # bytes of a weight
 SMALLEST_TILE = 16  # latent cells
+MOST_GUIDANCE = 1e6  # what float32 bears to the end of any run, and a thousand times what is of use
 LARGE = 100e6  # bytes; parts that take more are given back when they are done
 NETWORKS = {  # part → its folder, its config, how it is built
     "text_encoder": ("text_encoder", CLIPTextConfig, build_clip),
@@ -302,19 +304,33 @@ class StableDiffusion:
     ) -> np.ndarray:
         """Standard normal latents for pictures of height × width pixels, (b, h, w, 4). The first
         picture of a batch gets the noise that it would get alone."""
-        if seed < 0:
-            raise UsageError(f"a seed of {seed} is negative; try {-seed}")
-        height = self.size if height is None else height
-        width = self.size if width is None else width
+        seed = check_seed(seed)
+        height = self.size if height is None else whole("height", height, self.size)
+        width = self.size if width is None else whole("width", width, self.size)
         for name, side in (("height", height), ("width", width)):
             if side < 1 or side % self.multiple:
                 near = max(1, round(side / self.multiple)) * self.multiple
                 raise UsageError(
                     f"a {name} of {side} is no multiple of {self.multiple}; try {near}"
                 )
+        self.check_room(batch, height, width)
         factor, channels = self.vae_config.factor, self.unet_config.in_channels
         shape = (batch, height // factor, width // factor, channels)
         return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+    def check_room(self, batch: int, height: int, width: int) -> None:
+        """Raise UsageError where memory is too short for pictures of height × width pixels, and
+        say what fits."""
+        cell = 2 * batch * unet_bytes(self.unet_config)  # of the latent; with and without the words
+        cells = height * width // self.vae_config.factor**2
+        available = memory().available
+        if available is not None and cells * cell > available:
+            side = math.isqrt(available // cell) * self.vae_config.factor
+            side = max(1, side // self.multiple) * self.multiple
+            raise UsageError(
+                f"{width}×{height} pixels take {cells * cell / 1e9:,.1f} GB of memory at the least "
+                f"and {available / 1e9:.1f} GB are free; try {side}×{side} or less"
+            )
 
     def predict_noise(
         self,
@@ -361,10 +377,9 @@ class StableDiffusion:
         context: (b, 77, width); uncond: the same, or (1, 77, width). latent: x at the timestep
         of step `start`, (b, h, w, 4); None draws noise from the seed.
         """
-        if not np.isfinite(guidance):
-            raise UsageError(f"a guidance of {guidance} is no number; try 7.5")
-        if not 0 <= eta <= 1:
-            raise UsageError(f"an eta of {eta} is not from 0 (DDIM) to 1 (as noisy as DDPM)")
+        steps, start, seed = whole("steps", steps, 25), whole("start", start, 0), check_seed(seed)
+        guidance = number("guidance", guidance, -MOST_GUIDANCE, MOST_GUIDANCE, 7.5)
+        eta = number("eta", eta, 0, 1, 0)  # from DDIM to as noisy as DDPM
         x = self.draw_noise(seed, len(context)) if latent is None else latent
         rng = np.random.default_rng([seed, 1])  # apart from the stream of the first noise
         sampler = self.sampler(context, uncond, steps, guidance, eta, rng)

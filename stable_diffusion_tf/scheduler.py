@@ -11,10 +11,9 @@ Coefficients are computed in float64; every result has the dtype of the array ha
 The reference is CompVis `ldm` and diffusers' DDIMScheduler and DDPMScheduler.
 """
 
-import operator
-
 import numpy as np
 
+from .arguments import whole
 from .errors import UsageError
 
 
@@ -30,7 +29,7 @@ def timesteps(n: int, train_steps: int = 1000, offset: int = 1) -> np.ndarray:
     n = 50 gives 981, 961 … 1. Where the offset would step past the table (n = 1000: t = 1000) it is
     dropped; diffusers reads out of range there.
     """
-    n = operator.index(n)
+    n = whole("steps", n, 25)
     if not 1 <= n <= train_steps:
         raise UsageError(f"steps must be from 1 to {train_steps}, not {n}: try steps=25")
     ascending = np.arange(n, dtype=np.int64) * (train_steps // n)

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from .config import TAESDConfig
-from .layers import Block, Network, build, conv
+from .layers import LAST, Block, Network, build, conv
 
 Maker = Callable[..., keras.layers.Layer]
 
@@ -42,7 +42,7 @@ class Halve(Block):
 
     def call(self, x):  # (b, h, w, c)
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return ops.conv(x, self.kernel, strides=2, padding="valid")  # (b, h/2, w/2, width)
+        return ops.conv(x, self.kernel, strides=2, padding="valid", **LAST)  # (b, h/2, w/2, width)
 
 
 class Stack(Block):
@@ -73,8 +73,10 @@ def decoder_layers(config: TAESDConfig) -> Iterator[Maker]:
     for level, count in enumerate(config.num_decoder_blocks):
         yield from [partial(TinyBlock, widths[level])] * count
         if level < last:
-            yield partial(keras.layers.UpSampling2D, 2, interpolation="nearest")
-            yield partial(keras.layers.Conv2D, widths[level], 3, padding="same", use_bias=False)
+            yield partial(keras.layers.UpSampling2D, 2, interpolation="nearest", **LAST)
+            yield partial(
+                keras.layers.Conv2D, widths[level], 3, padding="same", use_bias=False, **LAST
+            )
     yield partial(conv, config.out_channels, 3)
 
 

@@ -19,6 +19,8 @@ import tyro
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
+from stable_diffusion_tf.arguments import check_seed as check_seed  # scripts ask it of here
+from stable_diffusion_tf.backend import chosen_backend
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16
 
@@ -126,7 +128,7 @@ def load_model(weights: str, precision: str = "float32") -> "StableDiffusion":
 def start_tensorflow() -> None:
     """Import TensorFlow, if Keras is to compute with it, without JAX: where that is installed, a
     converter in TensorFlow that nobody here calls would import it, 0.1 GB."""
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    if chosen_backend() == "tensorflow":
         with hidden("jax"):
             importlib.import_module("tensorflow")
 
@@ -190,11 +192,6 @@ def check_range(option: str, value: float, least: float, most: float, usual: flo
     """Raises UsageError where the value of an option lies outside of its range, ends included."""
     if not least <= value <= most:
         raise UsageError(f"--{option} {value:g} is not from {least:g} to {most:g}; try {usual:g}")
-
-
-def check_seed(seed: int) -> None:
-    if seed < 0:
-        raise UsageError(f"a seed of {seed} is negative; try {-seed}")
 
 
 def conclude(finding: str, control: str, **saved: Path) -> None:

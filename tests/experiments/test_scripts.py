@@ -76,7 +76,7 @@ def test_text2image_reads_a_learned_word_and_previews(tmp_path, monkeypatch, cap
     save_file({"<toy>": np.ones((1, 128), np.float32)}, toy)
     tiny.mkdir()
     write_taesd(tiny, draw_tensors())
-    words = ["--words", toy, "a $\\frac{$ <toy>", "--steps", 2]
+    words = ["--words", toy, "a $\\frac{$ \udcff 猫 <toy>", "--steps", 2]
     for out, preview in (("plain", []), ("tiny", ["--preview", tiny])):
         out = tmp_path / out
         call(text2image.main, *words, *preview, "--out", out, monkeypatch=monkeypatch)
@@ -211,9 +211,7 @@ def bad(tmp_path, weights) -> dict[str, Path]:
         (text2image.main, ["a cat", "--weights", "sd-v9-9"], "not in the catalogue"),
         (text2image.main, ["a cat", "--weights", "sd-v1-5"], "weights/download.py sd-v1-5"),
         (text2image.main, ["a cat", "--out", "{file}"], "cannot write into"),
-        (text2image.main, ["a \udcff cat"], "half a character"),
-        (text2image.main, ["a cat", "--negative", "\ud83d"], "half a character"),
-        (text2image.main, ["a cat", "--guidance", "1e38"], "guidance of 1e+38"),
+        (text2image.main, ["a cat", "--guidance", "1e38"], "a guidance of 1e+38 is no number"),
         (text2image.main, ["a cat", "--height", "16000000000"], "of memory"),
         (test_image_encoder.main, ["--weights", "{nan_vae}"], "not finite: decoder.conv_in.weight"),
         (test_image_encoder.main, ["--weights", "{web}"], "is a web page, not weights"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from stable_diffusion_tf import UsageError
 from stable_diffusion_tf.scheduler import (
     add_noise,
     alphas_cumprod,
@@ -101,7 +102,7 @@ def test_an_impossible_number_of_steps_says_what_to_type(n):
 
 
 def test_half_a_step_is_no_number_of_steps():
-    with pytest.raises(TypeError):
+    with pytest.raises(UsageError, match=r"steps=2\.5 is no whole number; try steps=25"):
         timesteps(2.5)
 
 
