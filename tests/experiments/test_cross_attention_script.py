@@ -85,7 +85,7 @@ BAD = [
     ([""], "the prompt has no word"),
     (["a cat", "--steps", "0"], "steps must be from 1 to 1000"),
     (["a cat", "--guidance", "nan"], "guidance"),
-    (["a cat", "--image", "{none}"], "cannot read"),
+    (["a cat", "--image", "{none}"], "there is no"),
     (["a cat", "--image", "{page}"], "cannot read"),
     (["a cat", "--weights", "{none}"], "no weights at"),
 ]

@@ -116,7 +116,7 @@ def test_a_picture_goes_with_its_own_words():
         (["--number", "0"], "--number 0 is not from 1 to 64"),
         (["--seed", "-1"], "seed of -1 is negative"),
         (["no-such.png"], "say what no-such.png shows"),
-        (["no-such.png", "--prompt", "a cat"], "cannot read no-such.png"),
+        (["no-such.png", "--prompt", "a cat"], "there is no no-such.png"),
         (["--prompt", "a cat"], "name a picture with --prompt"),
         (["--steps", "10", "5"], "--steps takes 1 or more that rise"),
         (["--steps", "5", "2000"], "steps must be from 1 to 1000"),

@@ -107,7 +107,7 @@ def test_the_control_fails_where_the_wrong_table_is_the_right_one(tmp_path, monk
     [
         (["--number", "0"], "--number 0 is not from 4 to 256"),
         (["--seed", "-1"], "seed of -1 is negative"),
-        (["no-such.png"], "cannot read no-such.png"),
+        (["no-such.png"], "there is no no-such.png"),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],
 )

@@ -134,7 +134,7 @@ def test_the_control_wants_unit_noise_and_words_that_help(zero, harm, told):
         (["--seed", "-1"], "seed of -1 is negative"),
         (["--prompt", "a cat"], "a picture and its words go together"),
         ([PHOTO], "a picture and its words go together"),
-        (["no-such.png", "--prompt", "a cat"], "cannot read no-such.png"),
+        (["no-such.png", "--prompt", "a cat"], "there is no no-such.png"),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],
 )
