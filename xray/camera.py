@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.machine import kernels
 
+from .claims import claimed, in_place_of
 from .frames import (
     DECODED,
     FACTS,
@@ -61,6 +63,7 @@ def shoot(
     probes: "str | Probe | Sequence[str | Probe]" = (),
     edits: "Edit | Sequence[Edit]" = (),
     out: str | Path,
+    overwrite: bool = False,
     memory: float = 1e9,
     progress: Progress | None = None,
 ) -> "Film":
@@ -68,8 +71,9 @@ def shoot(
     Where `sd` is an instrument, its rules are in force and on record too.
 
     height, width: in pixels; None is the model's own size. latent: where to start, (1, h, w, 4), of
-    whatever size; None draws it from the seed. out: a folder, new or without a film. memory: bytes
-    that the probes may read in the UNet in one step. progress: as in `sd.denoise`.
+    whatever size; None draws it from the seed. out: a folder, new or without a film. overwrite: the
+    film that lies there gives way to this one once the run is over; what else lies there stays.
+    memory: bytes that the probes may read in the UNet in one step. progress: as in `sd.denoise`.
 
     Every file is written as soon as it is known; only the step at hand is kept. Raises UsageError
     before the first step where probes read too much or the disk is too small, and for a disk that
@@ -84,7 +88,8 @@ def shoot(
     facts |= rules_as_data(seen, out)
     check_room(out, steps, start.nbytes, look_ahead(sd, start, seen.probes), memory)
     parts = run(seen, facts, start, progress)
-    record(sd, facts, parts, seen.reads.dims, out, memory)
+    with in_place_of(film, out) if overwrite else nullcontext(out) as folder:
+        record(sd, facts, parts, seen.reads.dims, folder, memory)
     return film.open(out)
 
 
@@ -219,24 +224,25 @@ def record(
     """Write a run as it goes on. film.json is written again whenever another network has been
     called: only then are its weights known, and the axes of what was read in it."""
     facts = {**facts, "weights_hash": {}}
-    with telling(out):
-        start_film(out, facts)
-    for network, step, arrays in parts:
-        if step and step.index == 0:
-            sizes = {name: array.nbytes for name, array in arrays.items() if name not in FIELDS}
-            check_room(out, facts["steps"], step.x.nbytes, sizes, memory)
+    with claimed(out):
         with telling(out):
-            if network not in facts["weights_hash"]:
-                facts["weights_hash"][network] = digest(sd.network(network))
-                facts["taps"] = dict(dims)
-                write_json(out / FACTS, facts)
-            WRITERS[network](out, step, arrays)
+            start_film(out, facts)
+        for network, step, arrays in parts:
+            if step and step.index == 0:
+                sizes = {name: array.nbytes for name, array in arrays.items() if name not in FIELDS}
+                check_room(out, facts["steps"], step.x.nbytes, sizes, memory)
+            with telling(out):
+                if network not in facts["weights_hash"]:
+                    facts["weights_hash"][network] = digest(sd.network(network))
+                    facts["taps"] = dict(dims)
+                    write_json(out / FACTS, facts)
+                WRITERS[network](out, step, arrays)
 
 
 def start_film(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write film.json and make room for the frames. Raises UsageError where there are some."""
     if steps_there(folder) or (folder / IMAGE).exists():
-        raise UsageError(f"{folder} holds a film already; name another folder")
+        raise UsageError(f"{folder} holds a film already; name another folder or overwrite=True")
     (folder / FRAMES).mkdir(parents=True, exist_ok=True)
     write_json(folder / FACTS, facts)
 

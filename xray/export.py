@@ -59,7 +59,7 @@ def to_npz(film: "Film", path: str | Path) -> None:
     small["film.json"] = np.array(json.dumps(film.facts))
     with telling(path), whole_file(path) as fresh, zipfile.ZipFile(fresh, "w") as archive:
         for name in film.names:
-            shape = (len(film), *film.holder(name).shape(name))
+            shape = (len(film), *film.shape(name))
             add(archive, name, np.dtype(np.float32), shape, (frame[name] for frame in film))
         for place in (film.text, film.decoder, small):
             for name, array in place.items():
@@ -99,7 +99,7 @@ def to_xarray(film: "Film", names: Iterable[str] | None = None) -> "xarray.Datas
     Raises UsageError where xarray is not installed.
     """
     xarray = needed("xarray", "xarray")
-    _, *sides = film.holder("x").shape("x")
+    _, *sides = sides_of(film)
     sizes = dict(zip(("row", "column", "channel"), sides, strict=True))
     variables = {}
     for name in [*film.names, *film.text, *film.decoder] if names is None else names:
@@ -110,6 +110,13 @@ def to_xarray(film: "Film", names: Iterable[str] | None = None) -> "xarray.Datas
         variables["image"] = (("pixel_row", "pixel_column", "colour"), film.image)
     told = {key: fact for key, fact in film.facts.items() if isinstance(fact, str | int | float)}
     return xarray.Dataset(variables, coordinates(film, sizes), told)
+
+
+def sides_of(film: "Film") -> tuple[int, int, int, int]:
+    """The shape of the latent, (1, h, w, c). Raises UsageError."""
+    if len(shape := film.shape("x")) != 4:
+        raise UsageError(f"{film.folder} holds an x of {shape}, where (1, h, w, c) belongs")
+    return shape
 
 
 def stacked(film: "Film", name: str) -> tuple[np.ndarray, tuple[str, ...]]:

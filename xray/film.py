@@ -12,37 +12,36 @@ A run that was stopped or killed, or that filled the disk, leaves a film of the 
 """
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from stable_diffusion_tf.errors import UsageError
 
-from . import camera, export, replay
+from . import camera, export, film_html, replay
+from .damage import find_damage, within
+from .facts import read_facts
 from .frames import (
     DECODED,
-    FACTS,
     IMAGE,
     TEXT,
+    Absent,
     Frame,
     Tensors,
-    fault,
-    fault_of_frame,
-    fault_of_image,
     frame_path,
+    read_image,
     steps_there,
 )
 
 __all__ = ["Film"]
 
-CHECKS = {TEXT: fault, DECODED: fault, IMAGE: fault_of_image}
+LINE = 200  # letters at most of what one line says
 LATENT, WORDS = ("prompt", "row", "column", "channel"), ("prompt", "token", "channel")
 DIMS = dict.fromkeys(camera.FIELDS, LATENT) | {"context": WORDS, "uncond": WORDS}
 
@@ -52,8 +51,9 @@ class Film:
     """A film on disk. Arrays are read when they are asked for, in float32, and not kept.
 
     film[3] is the frame of step 3, a mapping from name to array that knows the step's `index` and
-    its timestep `t`. Steps count from 0, and film[-1] is the last that there is; len(film) and a
-    loop go over the frames that can be read.
+    its timestep `t`. Steps count from 0, and film[-1] is the last that there is; film[2:4] is a
+    list of those frames that can be read, and len(film) and a loop go over all of them.
+    film["x0"] is an array of all steps, (steps, …); film["context"] one of no step.
 
     folder: where it lies. facts: what film.json says; {} where that cannot be read. frames: step →
     frame. text: context and uncond, (1, 77, width), and what probes read in the text encoder.
@@ -70,6 +70,7 @@ class Film:
     shoot = classmethod(camera.shoot)
     replay = replay.replay
     to_npz, to_xarray, to_tensorboard = export.to_npz, export.to_xarray, export.to_tensorboard
+    _repr_html_ = film_html.as_html
 
     @classmethod
     def open(cls, folder: str | Path) -> "Film":
@@ -77,10 +78,8 @@ class Film:
         damaged, and frames that are missing, are named in `damaged`, and all others read. Raises
         UsageError where there is no film."""
         folder = Path(folder)
-        if not (folder / FACTS).is_file():
-            raise UsageError(f"{folder} holds no film (no {FACTS}); name the folder of one")
-        facts = read_facts(folder / FACTS)
-        damaged = dict(find_damage(folder, facts.get("steps", 0)))
+        facts = read_facts(folder)
+        damaged = find_damage(folder, facts.get("steps"))
         frames = {i: frame_path(folder, i) for i in steps_there(folder)}
         whole = {i: path for i, path in frames.items() if within(folder, path) not in damaged}
         text, decoder = (
@@ -93,7 +92,9 @@ class Film:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        return f"<Film {self.folder}: {self.state}>"
+        told = f"{self.folder}: {self.facts.get('prompt', '')!r}, {self.state}"
+        told = " ".join(told.split())
+        return f"<Film {told if len(told) <= LINE else f'{told[: LINE - 1]}…'}>"
 
     # --- what there is -------------------------------------------------------------------------
 
@@ -103,11 +104,26 @@ class Film:
     def __iter__(self) -> Iterator[Frame]:
         return iter(self.frames.values())
 
-    def __getitem__(self, step: int) -> Frame:
-        """The frame of a step. Raises UsageError where it cannot be read."""
-        step = max(self.frames, default=-1) + 1 + step if step < 0 else step
+    def __contains__(self, name: str) -> bool:
+        return any(name in file for file in self.files)
+
+    def __getitem__(self, key: int | slice | str) -> "Frame | list[Frame] | np.ndarray":
+        """By a step its frame, by a slice of steps a list of frames, by a name an array. Raises
+        UsageError for what is not there."""
+        if isinstance(key, str):
+            return self.read(key) if key in self.names else self.holder(key)[key]
+        count = max(self.frames, default=-1) + 1
+        if isinstance(key, slice):
+            steps = range(count)[key]
+            return [self.frames[i] for i in sorted({*steps} & {*self.frames})]
+        if not isinstance(key, Integral):
+            raise UsageError(
+                f"a film has nothing under {key!r}: film[3] is the frame of a step, film[2:4] are "
+                f'several, film["x0"] is an array of all steps'
+            )
+        step = count + int(key) if key < 0 else int(key)
         if step not in self.frames:
-            raise UsageError(f"{self.folder} has no frame of step {step}: {self.state}")
+            raise UsageError(f"{self.folder} has no frame of step {key}: {self.state}")
         return self.frames[step]
 
     @property
@@ -126,66 +142,54 @@ class Film:
         """What each frame holds, in order of execution."""
         return [*next(iter(self), ())]
 
+    @property
+    def files(self) -> list[Mapping[str, np.ndarray]]:
+        """A frame, and what holds the arrays of no step."""
+        return [*islice(self, 1), self.text, self.decoder]
+
     def dims(self, name: str) -> tuple[str, ...]:
         """The names of an array's axes; in a frame, of one step. Raises UsageError."""
         rank = len(self.holder(name).shape(name))
-        known = self.facts.get("taps", {}).get(name) or DIMS.get(name)
-        return tuple(known or (f"axis_{i}" for i in range(rank)))
+        known = self.facts.get("taps", {}).get(name) or DIMS.get(name, ())
+        fits = len({*known}) == len(known) == rank
+        return tuple(known if fits else (f"axis_{i}" for i in range(rank)))
 
     def holder(self, name: str) -> Tensors:
         """A file that holds the name. Raises UsageError with the names that are near."""
-        files = [*islice(self, 1), self.text, self.decoder]
-        for file in files:
+        for file in self.files:
             if name in file:
                 return file
-        near = difflib.get_close_matches(name, [*chain(*files)], n=3, cutoff=0.0)
-        raise UsageError(f"{self.folder} holds no {name!r}; the nearest are {', '.join(near)}")
+        near = difflib.get_close_matches(name, [*chain(*self.files)], n=3, cutoff=0.0)
+        told = f"the nearest are {', '.join(near)}" if near else f"it has no arrays: {self.state}"
+        raise Absent(f"{self.folder} holds no {name!r}; {told}")
 
     # --- what it shows -------------------------------------------------------------------------
 
     def read(self, name: str, steps: Iterable[int] | None = None) -> np.ndarray:
         """What the frames hold under a name, (steps, …); of all frames, or of these steps.
         Raises UsageError."""
-        shape = self.holder(name).shape(name)
+        self.holder(name)
         frames = [*self] if steps is None else [self[step] for step in steps]
         if name not in self.names:
             raise UsageError(f"{name!r} is of no step; it lies in film.text or film.decoder")
-        made = np.empty((len(frames), *shape), np.float32)
+        made = np.empty((len(frames), *self.shape(name, frames)), np.float32)
         for i, frame in enumerate(frames):
             made[i] = frame[name]
         return made
+
+    def shape(self, name: str, frames: "Iterable[Frame] | None" = None) -> tuple[int, ...]:
+        """The shape of an array at each step. Raises UsageError where frames do not agree."""
+        first = self.holder(name).shape(name)
+        for frame in self if frames is None else frames:
+            if (other := frame.shape(name)) != first:
+                raise UsageError(
+                    f"{name} is {other} at step {frame.index} and {first} at another; "
+                    f"take it step by step, as in film[{frame.index}][{name!r}]"
+                )
+        return first
 
     @cached_property
     def image(self) -> np.ndarray | None:
         """The picture, (H, W, 3) uint8; None where the run did not get so far."""
         path = self.folder / IMAGE
-        if IMAGE in self.damaged or not path.is_file():
-            return None
-        with Image.open(path) as image:
-            return np.asarray(image)
-
-
-def find_damage(folder: Path, steps: int) -> Iterator[tuple[str, str]]:
-    """File → what is wrong with it. Frames may be missing only at the end of a run that has left
-    no picture."""
-    there = steps_there(folder)
-    count = max([*there, -1, steps - 1 if (folder / IMAGE).is_file() else -1]) + 1
-    checks = {folder / name: check for name, check in CHECKS.items() if (folder / name).exists()}
-    checks |= {folder / FACTS: fault} | ({folder / TEXT: fault} if there else {})
-    checks |= {frame_path(folder, i): fault_of_frame for i in range(count)}
-    for path, find_fault in checks.items():
-        if wrong := find_fault(path):
-            yield within(folder, path), wrong
-
-
-def within(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """What film.json says; {} where it is beyond reading."""
-    try:
-        facts = json.loads(path.read_bytes())
-    except ValueError:
-        return {}
-    return {name: fact for name, fact in facts.items() if name != "crc32"}
+        return None if IMAGE in self.damaged or not path.is_file() else read_image(path)

@@ -7,9 +7,13 @@ safetensors library reads: huggingface.co/docs/safetensors.
 
 import json
 import math
+import os
 import re
+import stat
+import struct
+import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,21 +31,50 @@ FRAMES, IMAGE = "frames", "image.png"
 UNSEALED = b'"crc32": "00000000"'
 SEAL = re.compile(rb'(?<="crc32": ")[0-9a-f]{8}(?=")')
 HEAD = 64  # bytes, within which the seal lies
+NAME = re.compile(r"[^/\\\x00-\x1f]+").fullmatch  # of an array: in an .npz, that of a file
 PIECE = 2**20  # bytes, read at a time
+MOST = 2**24  # bytes of film.json or of the head of a frame: some thousand times what they take
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+BROKEN_PNG = (  # what Pillow raises
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
+
+
+class Unfit(ValueError):
+    """What a file says that no film says: the end of a sentence that begins with its name."""
+
+
+class NoJson(Unfit):
+    """Not JSON at all, as after a flip of a bit."""
+
+
+class Absent(UsageError, KeyError):
+    """A name that is not there; `in` and `get` of a mapping take it for any KeyError."""
+
+    __str__ = UsageError.__str__  # a KeyError would say it in quotes
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """The arrays of one file by their names: each is read when it is asked for, and not kept."""
+    """The arrays of one file by their names: each is read when it is asked for, and not kept.
+    Raises `Unfit` and OSError."""
 
     def __init__(self, path: Path):
         self.path = path
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
+            room = os.fstat(file.fileno()).st_size - 8
             length = int.from_bytes(file.read(8), "little")
-            self.places = json.loads(file.read(length))
+            if length > min(room, MOST):
+                raise Unfit(f"has a head of {length} bytes")
+            self.places = read_json(file.read(length))
         self.start = 8 + length
-        self.told: dict[str, str] = self.places.pop("__metadata__")
+        self.told = told_in(self.places)
+        for name, entry in self.places.items():
+            check_entry(name, entry, room - length)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.places:
+            raise Absent(f"{self.path} holds no {name!r}; it holds {', '.join(self.places)}")
         shape, (start, _) = self.shape(name), self.places[name]["data_offsets"]
         numbers = read_numbers(str(self.path), np.float32, math.prod(shape), self.start + start)
         return numbers.reshape(shape)
@@ -78,8 +111,84 @@ def frame_path(folder: Path, index: int) -> Path:
 
 def steps_there(folder: Path) -> list[int]:
     """The steps that have a frame, whole or not."""
-    stems = [path.stem for path in (folder / FRAMES).glob("*.safetensors")]
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+    try:
+        names = os.listdir(folder / FRAMES)
+    except OSError:
+        return []
+    found = [int(name[:-12]) for name in names if re.fullmatch(r"[0-9]+\.safetensors", name)]
+    return sorted(i for i in found if frame_path(folder, i).name in names)
+
+
+# --- reading what anybody may have written -----------------------------------------------------
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file for reading, if it is one: a pipe would let nobody go. Raises OSError, `Unfit`."""
+    handle = os.open(path, FLAGS)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Unfit("is no regular file")
+    return open(handle, "rb")
+
+
+def read_json(text: bytes) -> dict[str, Any]:
+    """The object that JSON holds, each name in it once and each number finite. Raises `Unfit` where
+    it is JSON but not that, and `NoJson` where it is none."""
+    try:
+        held = json.loads(
+            text, object_pairs_hook=named_once, parse_constant=refuse, parse_float=finite
+        )
+    except RecursionError:
+        raise Unfit("is nested too deep") from None
+    except Unfit:
+        raise
+    except ValueError:
+        raise NoJson("is no JSON") from None
+    if not isinstance(held, dict):
+        raise Unfit("is no JSON object")
+    return held
+
+
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len({*names}) < len(names):
+        raise Unfit(f"says {shown(max(names, key=names.count))} twice")
+    return dict(pairs)
+
+
+def refuse(constant: str) -> None:
+    raise Unfit(f"holds {constant}, which is no number of JSON")
+
+
+def finite(number: str) -> float:
+    if not math.isfinite(made := float(number)):
+        raise NoJson(f"holds the number {number[:20]}, which is too large")
+    return made
+
+
+def shown(text: object) -> str:
+    """What a file says, fit for one line of a terminal."""
+    told = ascii(text)
+    return told if len(told) <= 80 else f"{told[:79]}…"
+
+
+def told_in(places: dict[str, Any]) -> dict[str, str]:
+    """Take out of a head of safetensors what it says beside the arrays."""
+    told = places.pop("__metadata__", None)
+    if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+        raise Unfit("has no __metadata__ of texts")
+    return told
+
+
+def check_entry(name: str, entry: Any, room: int) -> None:
+    """Raise `Unfit` for an array that does not lie within so many bytes as it says."""
+    match entry:
+        case {"dtype": "F32", "shape": [*shape], "data_offsets": [start, end]}:
+            counts = all(type(n) is int and n >= 0 for n in [*shape, start, end])
+            known = counts and len(shape) <= 32 and math.prod(n or 1 for n in shape) < 2**60
+            if known and end <= room and end - start == 4 * math.prod(shape) and NAME(name):
+                return
+    raise Unfit(f"has no whole array of float32 under {shown(name)}")
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -137,15 +246,36 @@ def telling(place: Path) -> Iterator[None]:
 # --- looking for damage ------------------------------------------------------------------------
 
 
+def looked_at(find: Callable[[Path], str | None]) -> Callable[[Path], str | None]:
+    """The same, which says of a file too why it cannot be read at all."""
+
+    def fault_of(path: Path) -> str | None:
+        try:
+            return find(path)
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        except Unfit as error:
+            return str(error)
+
+    return fault_of
+
+
+@looked_at
 def fault(path: Path) -> str | None:
     """What is wrong with a sealed file, or None. It is read in small pieces."""
-    try:
-        with open(path, "rb") as file:
-            return None if matches_seal(file) else "does not match its checksum"
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+    with open_regular(path) as file:
+        return None if matches_seal(file) else "does not match its checksum"
+
+
+@looked_at
+def fault_of_facts(path: Path) -> str | None:
+    """The same for film.json, which must be JSON."""
+    if not (wrong := fault(path)):
+        with open_regular(path) as file:
+            read_json(file.read())
+    return wrong
 
 
 def matches_seal(file: BinaryIO) -> bool:
@@ -159,19 +289,49 @@ def matches_seal(file: BinaryIO) -> bool:
     return seal[0] == b"%08x" % crc
 
 
-def fault_of_frame(path: Path) -> str | None:
-    """The same for a frame, which must also be that of the step that it is named after."""
+@looked_at
+def fault_of_tensors(path: Path) -> str | None:
+    """The same for a file of arrays, whose head must tell where they lie."""
     wrong = fault(path)
-    if not wrong and (index := Frame(path).index) != int(path.stem):
-        return f"is the frame of step {index}"
+    if not wrong:
+        Tensors(path)
     return wrong
 
 
+@looked_at
+def fault_of_frame(path: Path) -> str | None:
+    """The same for a frame, which must also be that of the step that it is named after."""
+    if wrong := fault(path):
+        return wrong
+    told = Frame(path).told
+    if not all(re.fullmatch("[0-9]{1,18}", told.get(name, "")) for name in ("index", "t")):
+        return "says no index and t"
+    return None if (i := int(told["index"])) == int(path.stem) else f"is the frame of step {i}"
+
+
+@looked_at
 def fault_of_image(path: Path) -> str | None:
     """The same for a PNG."""
     try:
-        with Image.open(path) as image:
+        with open_png(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError):  # Pillow raises all three
+        return None if read_image(path).shape[2:] == (3,) else "is no picture in colour"
+    except BROKEN_PNG as error:
+        if isinstance(error, FileNotFoundError | Unfit):
+            raise
         return "is no whole PNG"
-    return None
+
+
+@contextmanager
+def open_png(path: Path) -> Iterator[Image.Image]:
+    """Of all that Pillow reads only PNG: some formats start programs. Raises `BROKEN_PNG`."""
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file, formats=["PNG"]) as image:
+            yield image
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture as an array, (H, W, 3) uint8. Raises `BROKEN_PNG`."""
+    with open_png(path) as image:
+        return np.asarray(image)

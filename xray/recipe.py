@@ -1,89 +1,251 @@
 """Probes and edits as data: what film.json keeps of them, so that a run can be made again.
 
-A frozen dataclass is kept as its class and its fields, a function as its module and its name, a
-film as its folder, told from the folder of the film that used it.
+A film is handed from one to another, so it names nothing that is looked up: all it can say are the
+words of the tables below. A function of the user's own is kept as its name, for people to read, and
+is handed in again when the film is replayed; so are arrays. A film that an edit takes its values
+from is kept as its folder, told from the folder of the film that used it.
 """
 
-import importlib
+import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import reduce
-from pathlib import Path
-from typing import Any
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 
+from .frames import shown
+
+if TYPE_CHECKING:  # reading a film does without Keras
+    from .film import Film
+
 Data = dict[str, Any] | list[Any] | str | int | float | None
+
+ALIASES = {  # what films of earlier versions say → the word
+    **{f"xray.{module}:Probe": "probe" for module in ("rules", "probe")},
+    **{f"xray.{module}:Edit": "edit" for module in ("rules", "probe")},
+    **{f"xray.{module}:Mean": "mean" for module in ("rules", "probe")},
+    **{f"xray.{module}:take": "take" for module in ("rules", "probe")},
+    "_operator:add": "add",
+    "_operator:mul": "multiply",
+}
+OF_KERAS = (  # pure functions of one array, by the word "ops." and their name
+    *("abs", "absolute", "negative", "sign", "square", "sqrt", "exp", "log", "zeros_like"),
+    *("ones_like", "tanh", "sigmoid", "relu", "silu", "gelu", "softmax"),
+    *("mean", "std", "var", "sum", "max", "min", "norm"),
+)
+IN_KERAS = re.compile(r"keras\.(?:\w+\.)*\w+:(\w+)")  # as films of earlier versions spell them
+
+
+@cache
+def classes() -> dict[str, type]:
+    """Word → the class of a rule, or of what a rule is made of."""
+    from .rules import Edit, Mean, Probe
+
+    return {"probe": Probe, "edit": Edit, "mean": Mean}
+
+
+@cache
+def edits_by_source() -> dict[str, Callable]:
+    """Word → a function of a value and what is given in its place."""
+    from .rules import take
+
+    return {"take": take, "add": operator.add, "multiply": operator.mul}
+
+
+@cache
+def functions() -> dict[str, Callable]:
+    """Word → a function of a value."""
+    from keras import ops
+
+    return {f"ops.{name}": getattr(ops, name) for name in OF_KERAS}
+
+
+def word_for(value: Any, table: Mapping[str, Any]) -> str | None:
+    return next((word for word, known in table.items() if known is value), None)
+
+
+# --- into film.json ----------------------------------------------------------------------------
 
 
 def as_data(value: Any, folder: Path) -> Data:
-    """A probe, an edit or what they are made of, as JSON holds it."""
+    """A probe, an edit or what they are made of, as the film.json of a folder holds it."""
     if value is None or isinstance(value, str | int | float):
         return value
-    if isinstance(value, os.PathLike):
-        return {"film": Path(os.path.relpath(value, folder)).as_posix()}
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: as_data(getattr(value, f.name), folder) for f in fields(value)}
-        return {"class": name_of(type(value)), "fields": parts}
-    if isinstance(value, Mapping):
-        return {"lost": "arrays that were handed in"}
-    if isinstance(value, Iterable):
+    if word := word_for(type(value), classes()):
+        return {"class": word, "fields": parts_as_data(value, folder)}
+    if word := word_for(value, functions() | edits_by_source()):
+        return {"function": word}
+    if isinstance(value, Iterable) and not is_dataclass(value):
         return [as_data(part, folder) for part in value]
-    return function_as_data(value)
+    return {"own": name_of(value)}
 
 
-def function_as_data(function: Callable) -> Data:
-    """Its name where that leads back to it, as that of a lambda or of a closure does not."""
-    name = name_of(function)
-    try:
-        return {"function" if find(name) is function else "lost": name}
-    except (ImportError, AttributeError, ValueError):
-        return {"lost": name}
+def parts_as_data(rule: Any, folder: Path) -> dict[str, Data]:
+    made = {f.name: getattr(rule, f.name) for f in fields(rule)}
+    source = {"source": source_as_data(made.pop("source"), folder)} if "source" in made else {}
+    return {name: as_data(part, folder) for name, part in made.items()} | source
 
 
-def from_data(data: Data, folder: Path, open_film: Callable[[Path], Any]) -> Any:
-    """What `as_data` was given; sequences come back as tuples. Raises UsageError."""
-    match data:
-        case {"film": place}:
-            return open_film(folder / place)
-        case {"class": name, "fields": parts}:
-            made = {key: from_data(part, folder, open_film) for key, part in parts.items()}
-            return known(name)(**made)
-        case {"function": name}:
-            return known(name)
-        case {"lost": name}:
-            raise UsageError(
-                f"{folder} was shot with {name}, and nothing tells where to find that; "
-                f"type replay(sd, probes=…, edits=…) with those that it was shot with"
-            )
-        case list():
-            return tuple(from_data(part, folder, open_film) for part in data)
-    return data
+def source_as_data(source: Any, folder: Path) -> Data:
+    """A film by its way from the folder; all else that holds arrays must be handed in again."""
+    if source is None:
+        return None
+    if isinstance(source, os.PathLike):
+        if os.path.realpath(source) == os.path.realpath(folder):
+            raise UsageError(f"an edit takes its values from {folder} itself; name another folder")
+        try:
+            return {"film": Path(os.path.relpath(source, folder)).as_posix()}
+        except ValueError:  # on another drive of Windows
+            return {"own": "arrays"}
+    return {"own": "arrays"}
 
 
 def name_of(value: Any) -> str:
-    """'module:name', as in 'xray.probe:Mean'."""
-    name = getattr(value, "__qualname__", None) or repr(value)
-    return f"{getattr(value, '__module__', None)}:{name}"
+    """For people to read: 'module:name', of an object without a name that of its class."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
-def find(name: str) -> Any:
-    """What bears the name. Raises ImportError, AttributeError or ValueError."""
-    module, _, path = name.partition(":")
-    return reduce(getattr, path.split("."), importlib.import_module(module))
+# --- and out of it -----------------------------------------------------------------------------
 
 
-def known(name: str) -> Any:
-    """What bears the name. Raises UsageError."""
-    try:
-        return find(name)
-    except (ImportError, AttributeError, ValueError):
-        raise UsageError(
-            f"the film was shot with {name}, which is not there; import it from its place, or "
-            f"type replay(sd, probes=…, edits=…)"
-        ) from None
+class Place(NamedTuple):
+    """Where data was found: the folder of the film, 'probes' or 'edits', and how to open a film."""
+
+    folder: Path
+    kind: str
+    open_film: "Callable[[Path], Film]"
+
+    def refuse(self, what: str) -> UsageError:
+        return UsageError(
+            f"{self.folder} was shot with {what} in its {self.kind}, and a film starts nothing: "
+            f"hand in what it was shot with, as in film.replay(sd, {self.kind}=[…])"
+        )
+
+
+def rules_from(
+    data: list[Data], folder: Path, kind: str, open_film: "Callable[[Path], Film]"
+) -> list[Any]:
+    """The rules that `as_data` was given; kind: 'probes' or 'edits'. Sequences come back as tuples.
+    Raises UsageError for what is no word of the tables."""
+    place = Place(folder, kind, open_film)
+    return [made(one, place, kind.removesuffix("s")) for one in data]
+
+
+def made(data: Data, place: Place, wanted: str) -> Any:
+    """A rule, or a mean."""
+    match data:
+        case {"class": str(name), "fields": dict(parts)} if ALIASES.get(name, name) == wanted:
+            return classes()[wanted](**fields_of(parts, place, wanted))
+    raise place.refuse(told(data))
+
+
+def fields_of(parts: dict[str, Data], place: Place, wanted: str) -> dict[str, Any]:
+    """What a rule is made of."""
+    readers = READERS[wanted]
+    if strange := [part for part in parts if part not in readers]:
+        raise place.refuse(f"a {wanted} that has {shown(strange[0])}")
+    if (first := next(iter(readers))) not in parts:
+        raise place.refuse(f"a {wanted} without {first}")
+    read = {part: readers[part](parts[part], place) for part in parts}
+    if wanted == "edit":
+        takes_given = read.get("fn", edits_by_source()["take"]) in edits_by_source().values()
+        if takes_given != (read.get("source") is not None):
+            raise place.refuse("an edit whose function and source do not go together")
+    return read
+
+
+def told(data: Data) -> str:
+    """What stands where no word does, for people to read."""
+    match data:
+        case {"own": str(name)} | {"lost": str(name)} | {"function": str(name)}:
+            return "arrays of your own" if name == "arrays" else f"the function {shown(name)}"
+        case {"class": str(name)}:
+            return f"{shown(name)}, which is no word of a film,"
+    return f"{shown(data)}, which is nothing of a film,"
+
+
+def texts(data: Data, place: Place) -> Any:
+    """A text or several."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, list) and data and all(isinstance(one, str) for one in data):
+        return tuple(data)
+    raise place.refuse(told(data))
+
+
+def numbers(data: Data, place: Place) -> tuple[int, ...] | None:
+    """Indices."""
+    if data is None:
+        return None
+    if isinstance(data, list) and all(type(one) is int and abs(one) < 2**31 for one in data):
+        return tuple(data)
+    raise place.refuse(told(data))
+
+
+def function(data: Data, place: Place, table: Callable[[], dict[str, Callable]] = functions) -> Any:
+    """A function of a table."""
+    match data:
+        case {"function": str(name)}:
+            known = IN_KERAS.fullmatch(name)
+            word = f"ops.{known[1]}" if known else ALIASES.get(name, name)
+            if word in table():
+                return table()[word]
+    raise place.refuse(told(data))
+
+
+def any_function(data: Data, place: Place) -> Callable:
+    return function(data, place, lambda: functions() | edits_by_source())
+
+
+def reduction(data: Data, place: Place) -> Any:
+    """Of a probe: nothing, a mean or a function of the table."""
+    if data is None:
+        return None
+    is_mean = isinstance(data, dict) and "class" in data
+    return made(data, place, "mean") if is_mean else function(data, place)
+
+
+def half(data: Data, place: Place) -> str | None:
+    if data in (None, "cond", "uncond"):
+        return data
+    raise place.refuse(told(data))
+
+
+def source(data: Data, place: Place) -> "Film | None":
+    """A film, by a way that leads on from the folder of the one that used it."""
+    match data:
+        case None:
+            return None
+        case {"film": str(way)} if leads_on(way):
+            return place.open_film(place.folder / way)
+    raise place.refuse(told(data))
+
+
+def leads_on(way: str) -> bool:
+    """Whether a way begins at the folder, on whatever system: not at a root, a drive or a host."""
+    windows = PureWindowsPath(way)
+    return way.isprintable() and not (windows.anchor or PurePosixPath(way).anchor)
+
+
+READERS: Mapping[str, Mapping[str, Callable[[Data, Place], Any]]] = {  # word → field → its reader
+    "probe": {"pattern": texts, "reduce": reduction},
+    "mean": {"dims": texts},
+    "edit": {
+        "pattern": texts,
+        "fn": any_function,
+        "steps": numbers,
+        "half": half,
+        "heads": numbers,
+        "tokens": numbers,
+        "source": source,
+    },
+}

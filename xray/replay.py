@@ -12,8 +12,12 @@ from stable_diffusion_tf.errors import UsageError
 from .camera import FIELDS, Arrays, Part, describe, digest, run
 from .frames import FACTS
 from .measure import parting
+<<<<<<< HEAD
 from .recipe import from_data
 from .rounding import MARGIN, floor_of_runs, twin_runs
+=======
+from .recipe import rules_from
+>>>>>>> b6b713f (A film runs nothing: rules by a closed table of words, every file checked before it is believed; film["x0"], film[2:4], overwrite=True, one run a folder)
 
 if TYPE_CHECKING:  # reading a film does without Keras
     from stable_diffusion_tf import StableDiffusion
@@ -21,8 +25,15 @@ if TYPE_CHECKING:  # reading a film does without Keras
     from .film import Film
     from .rules import Edit, Probe
 
+<<<<<<< HEAD
 ELSEWHERE = ("kernels", "version", "backend")  # what rounds otherwise, as `changed` tells it
 NEEDED = ("prompt", "negative", "seed", "steps", "guidance", "eta", "start", "probes", "edits")
+=======
+NEEDED = (
+    *("prompt", "negative", "seed", "steps", "guidance", "eta", "start", "latent_shape"),
+    *("precision", "backend", "versions", "weights_hash", "probes", "edits"),
+)
+>>>>>>> b6b713f (A film runs nothing: rules by a closed table of words, every file checked before it is believed; film["x0"], film[2:4], overwrite=True, one run a folder)
 
 
 class Row(NamedTuple):
@@ -103,15 +114,15 @@ def step_name(row: Row) -> str:
 def replay(
     film: "Film",
     sd: "StableDiffusion",
-    probes: "Sequence[Probe] | None" = None,
-    edits: "Sequence[Edit] | None" = None,
+    probes: "str | Probe | Sequence[str | Probe] | None" = None,
+    edits: "Edit | Sequence[Edit] | None" = None,
 ) -> Replay:
     """Make the run again as film.json tells it, as far as the film goes, and compare; nothing is
     written. With one machine, backend and precision it is identical; where the kernels are others,
     it is held against the rounding of this machine, which one picture in two rows of a batch tells.
 
-    probes, edits: None takes those of the film. Raises UsageError where one of them has a function
-    that cannot be found by its name; hand them in then.
+    probes, edits: None takes those of the film. Nothing that a film names is looked up: where it
+    was shot with a function of your own, or with arrays, UsageError says so; hand them in then.
     """
     from .instrumented import instrument
 
@@ -119,7 +130,7 @@ def replay(
     if missing := [name for name in NEEDED if name not in facts]:
         raise UsageError(f"{film.folder / FACTS} says no {missing[0]}; shoot the film again")
     probes, edits = (
-        from_data(facts[name], film.folder, film.open) if given is None else given
+        rules_from(facts[name], film.folder, name, film.open) if given is None else given
         for name, given in (("probes", probes), ("edits", edits))
     )
     rows, hashes = [], {}
@@ -153,7 +164,10 @@ KEPT = {  # network → what the film holds of one call of it
 
 
 def starting(film: "Film", sd: "StableDiffusion") -> np.ndarray:
-    """The latent that the run started from, (1, h, w, 4)."""
+    """The latent that the run started from, (1, h, w, 4). Raises UsageError."""
+    shape = tuple(film.facts["latent_shape"])
+    if len(film) and (kept := film.shape("x")) != shape:
+        raise UsageError(f"{film.folder / FACTS} says a latent of {shape}, the frames hold {kept}")
     if film.facts["start"] == "latent":
         return film[0]["x"]
     sides = (side * sd.vae_config.factor for side in film.facts["latent_shape"][1:3])

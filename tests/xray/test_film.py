@@ -1,10 +1,14 @@
 """A film on disk: what it holds, read when it is asked for."""
 
+import base64
+import io
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 from stable_diffusion_tf.errors import UsageError
@@ -127,3 +131,46 @@ def test_arrays_are_read_when_asked_for_and_not_kept(tmp_path):
 def test_reading_a_film_does_without_keras():
     code = "import sys, xray.film; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- what people type --------------------------------------------------------------------------
+
+
+def test_a_film_by_name_by_step_and_by_steps(film):
+    np.testing.assert_array_equal(film["x0"], film.read("x0"))
+    np.testing.assert_array_equal(film["context"], film.text["context"])
+    assert [frame.index for frame in film[1:3]] == [1, 2] and film[np.int64(1)].index == 1
+    assert [frame.index for frame in film[-2:]] == [1, 2] and film[7:] == []
+    assert "x0" in film and "context" in film and "x9" not in film
+
+
+@pytest.mark.parametrize("key", [1.5, None, (0, 1)])
+def test_another_key_is_told_what_there_is(film, key):
+    with pytest.raises(UsageError, match=r'film\[3\].*film\[2:4\].*film\["x0"\]'):
+        film[key]
+
+
+def test_a_name_that_is_not_there_is_told_with_what_is(film):
+    with pytest.raises(UsageError, match=r"holds no 'unet\.conv_on'; .* unet\.conv_in"):
+        film["unet.conv_on"]
+    with pytest.raises(UsageError, match="holds no 'x9'; it holds x, "):
+        film[0]["x9"]
+    assert film[0].get("x9") is None
+
+
+def test_a_film_in_one_line(film, tmp_path):
+    assert repr(film) == f"<Film {film.folder}: 'a cat', 3 of 3 steps>"
+    start_film(tmp_path / "run", {"prompt": "a\n\x1b[31m" * 99, "steps": 2})
+    told = repr(Film.open(tmp_path / "run"))
+    assert told.isprintable() and len(told) < 220
+
+
+def test_a_film_in_a_notebook(film, tmp_path):
+    shown = film._repr_html_()
+    (held,) = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(held))))
+    np.testing.assert_array_equal(picture, film.image)
+    assert "3 of 3 steps" in shown and "http" not in shown and len(shown) < 5000
+    start_film(tmp_path / "run", {"prompt": "<script>alert(1)</script>" + "a" * 999, "steps": 2})
+    shown = Film.open(tmp_path / "run")._repr_html_()
+    assert "<script" not in shown and "&lt;script" in shown and len(shown) < 1500

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -21,7 +22,7 @@ from tests.xray import reel
 from tests.xray.reel import peak
 from xray import camera
 from xray.film import Film
-from xray.frames import frame_path, write_tensors
+from xray.frames import frame_path, write_json, write_tensors
 from xray.probe import Edit, Mean, Probe
 
 TEXT = replace(tiny.TEXT, vocab_size=49408, hidden_size=12, max_position_embeddings=77)
@@ -341,8 +342,117 @@ def test_edits_are_replayed_as_they_were_told(sd, film, tmp_path):
     edited = Film.shoot(sd, PROMPT, **RUN, edits=edits, probes=probes, out=tmp_path / "run")
     assert not np.array_equal(edited.image, film.image)
     assert edited.dims(FIRST) == () and edited.read(FIRST).shape == (STEPS,)
-    assert edited.replay(sd).identical
-    assert not edited.replay(sd, edits=edits[:1]).identical
+    assert edited.replay(sd, probes=probes, edits=edits).identical
+    assert not edited.replay(sd, probes=probes, edits=edits[:1]).identical
+
+
+def spell(folder: Path, words: dict[str, str]) -> Film:
+    """The film with other words for its rules, under a seal of its own."""
+    told = (folder / "film.json").read_text(encoding="utf-8")
+    for word, other in words.items():
+        assert f'"{word}"' in told
+        told = told.replace(f'"{word}"', f'"{other}"')
+    write_json(folder / "film.json", {k: v for k, v in json.loads(told).items() if k != "crc32"})
+    return Film.open(folder)
+
+
+def test_rules_are_told_by_words_and_films_of_before_replay(sd, tmp_path):
+    own = Film.shoot(sd, PROMPT, steps=2, probes=[Probe("unet.up_blocks.0")], out=tmp_path / "own")
+    first = "unet.down_blocks.0.resnets.0"
+    edits = [Edit("unet.up_blocks.0", source=own), Edit(first, ops.tanh, steps=[1])]
+    run = {"steps": 2, "probes": PROBES, "edits": edits, "out": tmp_path / "run"}
+    film = Film.shoot(sd, PROMPT, **run)
+    told = json.dumps([film.facts["probes"], film.facts["edits"]])
+    assert not re.search(r":\w", told) and film.replay(sd).identical  # no module:name
+    before = {
+        "probe": "xray.rules:Probe",
+        "edit": "xray.rules:Edit",
+        "mean": "xray.rules:Mean",
+        "take": "xray.rules:take",
+        "ops.tanh": "keras.src.ops.numpy:tanh",
+    }
+    assert spell(film.folder, before).replay(sd).identical
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"class": "subprocess:Popen", "fields": {"args": ["touch", "PLANTED"]}},
+        {"class": "os:system", "fields": {"command": "touch PLANTED"}},
+        {"class": "probe", "fields": {"pattern": "*", "reduce": {"function": "os:system"}}},
+        {"class": "probe", "fields": {"pattern": "*", "reduce": {"function": "keras.x:Lambda"}}},
+        {"class": "probe", "fields": {"pattern": "*", "reduce": {"own": "os:system"}}},
+        {"function": "os:system"},
+    ],
+)
+def test_a_film_starts_nothing(sd, copy, monkeypatch, rule):
+    planted, started = copy / "planted", []
+    monkeypatch.setattr(os, "system", lambda *_, **__: started.append(1))
+    told = json.dumps({**Film.open(copy).facts, "probes": [rule]}).replace("PLANTED", str(planted))
+    write_json(copy / "film.json", json.loads(told))
+    with pytest.raises(UsageError, match=r"starts nothing: .*replay\(sd, probes=\[…\]\)$"):
+        Film.open(copy).replay(sd)
+    assert not started and not planted.exists()
+
+
+# --- one folder --------------------------------------------------------------------------------
+
+
+def test_two_runs_into_one_folder(sd, tmp_path):
+    refused = []
+
+    def another(steps):
+        with pytest.raises(UsageError, match="another run writes into"):
+            Film.shoot(sd, "a dog", steps=2, out=tmp_path / "run")
+        refused.append(1)
+        return steps
+
+    film = Film.shoot(sd, PROMPT, steps=1, out=tmp_path / "run", progress=another)
+    assert refused and film.state == "1 of 1 steps" and film.facts["prompt"] == PROMPT
+
+
+def test_a_film_gives_way_to_another(sd, copy):
+    (copy / "notes.txt").write_text("mine")
+    film = Film.shoot(sd, "a dog", steps=1, out=copy, overwrite=True)
+    assert film.facts["prompt"] == "a dog" and film.state == "1 of 1 steps" and film.finished
+    assert (copy / "notes.txt").read_text() == "mine" and film.replay(sd).identical
+    names = {path.name for path in copy.iterdir()}
+    assert names == {"film.json", "text.safetensors", "frames", "image.png", "notes.txt"}
+
+
+def test_a_new_folder_takes_overwrite_too(sd, tmp_path):
+    assert Film.shoot(sd, "a dog", steps=1, out=tmp_path / "new", overwrite=True).finished
+
+
+def held_in(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_a_run_that_fails_leaves_the_film_that_it_would_replace(sd, film, copy):
+    def fails(steps):
+        yield from steps[:1]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Film.shoot(sd, "a dog", steps=2, out=copy, overwrite=True, progress=fails)
+    assert held_in(copy) == held_in(film.folder)
+
+
+def test_what_is_no_film_is_not_overwritten(sd, tmp_path, copy):
+    (tmp_path / "film.json").write_text("mine")
+    with pytest.raises(UsageError, match="no film to overwrite"):
+        Film.shoot(sd, "a dog", steps=1, out=tmp_path, overwrite=True)
+    (copy / "frames" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"frames/thesis\.txt"):
+        Film.shoot(sd, "a dog", steps=1, out=copy, overwrite=True)
+    assert (tmp_path / "film.json").read_text() == "mine" and Film.open(copy).finished
+
+
+def test_a_film_is_not_overwritten_by_what_is_made_of_it(sd, copy):
+    edit = Edit("unet.up_blocks.0", source=Film.open(copy))
+    with pytest.raises(UsageError, match="itself; name another"):
+        Film.shoot(sd, PROMPT, **RUN, edits=edit, out=copy, overwrite=True)
 
 
 def test_a_run_patched_with_its_own_film_is_itself(sd, tmp_path):
@@ -367,16 +477,16 @@ def test_a_run_patched_with_its_own_film_is_itself(sd, tmp_path):
 def test_what_has_no_name_must_be_handed_in_again(sd, tmp_path, given):
     edits = [Edit("unet.up_blocks.0", **given)]
     film = Film.shoot(sd, PROMPT, steps=1, edits=edits, out=tmp_path / "run")
-    with pytest.raises(UsageError, match=r"replay\(sd, probes=…, edits=…\)"):
+    with pytest.raises(UsageError, match=r"replay\(sd, edits=\[…\]\)"):
         film.replay(sd)
     assert film.replay(sd, edits=edits).identical
 
 
 def test_a_function_that_has_gone_is_told(sd, copy):
     place = copy / "film.json"
-    told = place.read_text(encoding="utf-8").replace(":Mean", ":Gone")
+    told = place.read_text(encoding="utf-8").replace('"mean"', '"gone"')
     place.write_text(told, encoding="utf-8")
-    with pytest.raises(UsageError, match=r"xray\.rules:Gone.*replay"):
+    with pytest.raises(UsageError, match=r"'gone', which is no word.*replay\(sd, probes="):
         Film.open(copy).replay(sd)
 
 
