@@ -6,10 +6,10 @@ PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help run test parity lint gallery bench phantom
+.PHONY: help run test arithmetic parity lint gallery bench phantom
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.runtime ## draw a picture from words, then take a picture through the encoder and back
 	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background"
@@ -17,6 +17,14 @@ run: .venv/.runtime ## draw a picture from words, then take a picture through th
 
 test: .venv/.test ## the tests: no network, no download, no GPU
 	$(PY) -m pytest -n 2 --dist loadfile
+
+# Eigen, which is all that Windows has, and oneDNN as on a CPU without AVX-512.
+OTHER_KERNELS := TF_ENABLE_ONEDNN_OPTS=0 ONEDNN_MAX_CPU_ISA=AVX2
+
+arithmetic: .venv/.test ## what depends on arithmetic, once more with the kernels of other CPUs
+	@for kernels in $(OTHER_KERNELS); do \
+		echo "$$kernels"; env $$kernels $(PY) -m pytest -n 2 --dist loadfile -m arithmetic || exit 1; \
+	done
 
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
 	$(PY) -m pytest -m parity

@@ -67,7 +67,7 @@ def shoot(
     memory: float = 1e9,
     progress: Progress | None = None,
 ) -> "Film":
-    """Draw a picture as `sd.generate` does, bit for bit where nothing is edited, and keep the film.
+    """Draw a picture as `sd.generate` does, where nothing is edited, and keep the film.
     Where `sd` is an instrument, its rules are in force and on record too.
 
     height, width: in pixels; None is the model's own size. latent: where to start, (1, h, w, 4), of

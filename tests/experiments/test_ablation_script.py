@@ -82,6 +82,7 @@ def test_a_mask_is_zero_where_its_row_says_in_both_halves(found):
     assert not made[block.address][[0, 3]].any() and not made[head.address][[2, 5], 2].any()
 
 
+@pytest.mark.arithmetic
 def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
     places, _ = found
     some = [Knockout(HIDDEN, ""), Knockout(f"{CROSS}.probs", "", 1), Knockout(CROSS, "")]
@@ -103,6 +104,7 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
     assert np.all(ablation.apart(expected[:3], untouched[0]) > 1e-4)
 
 
+@pytest.mark.arithmetic
 def test_a_latent_consistency_model_is_knocked_out_too(lcm):
     places, knockouts = knockout.find_knockouts(lcm)
     context, uncond = np.split(lcm.encode_text(["a cat", ""]), 2)
@@ -128,6 +130,7 @@ def test_distances_have_their_units():
     assert ablation.apart(np.full((1, 2, 2, 4), 3.0), np.full((2, 2, 4), 2.0)) == [0.5]
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_table_and_pictures(few, tmp_path, monkeypatch, capfd):
     call(ablation.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_unet_ablation")

@@ -39,6 +39,7 @@ def scene(tmp_path) -> tuple[Path, str]:
     return path, told.caption
 
 
+@pytest.mark.arithmetic
 def test_a_drawn_picture_has_a_film_maps_and_a_score(tmp_path, monkeypatch, capfd):
     call(PROMPT, "--steps", 8, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = folder_in(tmp_path)
@@ -53,6 +54,7 @@ def test_a_drawn_picture_has_a_film_maps_and_a_score(tmp_path, monkeypatch, capf
     assert "rabbit         covers" in said and str(folder / "maps.png") in said
 
 
+@pytest.mark.arithmetic
 def test_a_picture_that_exists_is_scored_and_the_controls_can_fail(
     scene, tmp_path, monkeypatch, capfd
 ):

@@ -80,6 +80,7 @@ def test_the_control_is_far_worse_or_it_fails():
         inversion.check_control(walked(25, 15, same=False))
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_walks(tmp_path, monkeypatch, capfd):
     call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_ddim_inversion")

@@ -72,6 +72,7 @@ def test_a_mean_is_told_with_its_error():
     assert with_error(FRESH, 0, "%") == "25 ± 25 %" and with_error(FRESH[:1]) == "0.0"
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_latents(tmp_path, monkeypatch, capfd):
     call(fast.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_fast_sampling")

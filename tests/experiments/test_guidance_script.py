@@ -42,6 +42,7 @@ def test_saturation_starts_where_it_is_sure_from_there_on(more, start):
     assert guidance.find_onset(ends) == start
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_pictures_and_film(tmp_path, monkeypatch, capfd):
     call(guidance.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_guidance")

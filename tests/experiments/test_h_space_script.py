@@ -111,6 +111,7 @@ def test_the_judge_looks_for_one_word():
 # --- the script
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(h_space.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_h_space")

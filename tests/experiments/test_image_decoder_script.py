@@ -94,6 +94,7 @@ def test_odd_latents_are_what_they_are_called():
     np.testing.assert_array_equal(odd["channel 1 alone"].any((0, 1, 2)), [False, True, False])
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(decoder.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_image_decoder")

@@ -51,6 +51,7 @@ def test_the_share_where_so_much_is_lost_lies_between_those_tried():
     np.testing.assert_allclose(found, [0.6, 1, 0.15])
 
 
+@pytest.mark.arithmetic
 def test_it_saves_grid_and_surface(tmp_path, monkeypatch, capfd):
     call(corruption.main, "--number", 2, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_image_encoder_noise_corruption")

@@ -103,6 +103,7 @@ SMALL = ["--points", 3, "--pictures", 2, "--steps", 1]
 SCRIPTS = {"text_image_interpolation": prompts, "text_latent_interpolation": seeds}
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_they_save_sheet_and_tensors(name, tmp_path, monkeypatch, capfd):
     call(SCRIPTS[name].main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)

@@ -35,6 +35,7 @@ def test_likeness_is_the_cosine_with_the_last():
     np.testing.assert_allclose(text_states.likeness(contexts), [[1, half], [1, half], [1, 1]])
 
 
+@pytest.mark.arithmetic
 def test_contexts_are_those_of_the_states_that_probes_read(sd):
     """A layer's state through the final norm is the context with the later layers silenced; with
     none silenced it is the model's own."""
@@ -81,6 +82,7 @@ def test_the_finding_is_chosen_by_the_numbers():
     assert "0.10 at the embeddings and 0.50 one layer before" in layers.finding(names, alike, None)
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     words = [*TEXTS, "--pictures", 1, "--steps", 1]
     call(layers.main, *words, "--out", tmp_path, monkeypatch=monkeypatch)

@@ -78,6 +78,7 @@ def test_no_span_carries_most_where_two_are_level():
 SMALL = ["a cat", "a big dog", "--pictures", 2, "--steps", 1]
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(padding.main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "text_padding_and_end")

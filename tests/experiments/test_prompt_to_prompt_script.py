@@ -118,6 +118,7 @@ def test_the_finding_says_where_nothing_is_gained():
 SMALL = ["a cat on red", "a dog on red", "a big cat on red", "--pictures", 2, "--steps", 1]
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(p2p.main, *SMALL, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "text_prompt_to_prompt")

@@ -54,6 +54,7 @@ def spread(path: Path) -> float:
         return float(np.asarray(image.convert("RGB"), float).std())
 
 
+@pytest.mark.arithmetic
 def test_text2image_saves_picture_strip_and_tensors(tmp_path, monkeypatch, capfd):
     prompt = "a zebra left of an apple"
     call(text2image.main, prompt, "--steps", 3, "--out", tmp_path, monkeypatch=monkeypatch)

@@ -77,6 +77,7 @@ def test_what_is_found_is_chosen_by_the_numbers(detail, told):
     assert "judged right 75.0 ± 25.0, 75.0 ± 25.0, 75.0 ± 25.0 %" in stabilizing.finding(far, bars)
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_runs(tmp_path, monkeypatch, capfd):
     call(stabilizing.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_stabilizing_noise")

@@ -55,6 +55,7 @@ def test_cosines_and_standard_errors():
     assert np.isnan(measure.standard_error(np.ones((1, 2)))).all()
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(encoder.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_text_encoder")

@@ -118,6 +118,7 @@ def test_pictures_of_no_phantom_are_not_judged():
 # --- the script
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(swaps.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_time_and_context")

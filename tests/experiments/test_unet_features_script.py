@@ -107,6 +107,7 @@ def test_the_left_thing_of_a_scene_is_the_first():
 # --- the script
 
 
+@pytest.mark.arithmetic
 def test_it_saves_sheet_film_and_scores(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(features, "TIMES", (900, 600, 400, 20))
     call(features.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)

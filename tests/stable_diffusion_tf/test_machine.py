@@ -160,6 +160,7 @@ def test_the_first_processor_is_told(tmp_path):
     assert machine.fields_of_cpu(tmp_path / "none") == {}
 
 
+@pytest.mark.arithmetic
 def test_the_kernels_are_those_that_tensorflow_uses(monkeypatch):
     found = machine.kernels("tensorflow")
     assert set(found) == {"onednn", "instruction_set", "threads", "cpu"}

@@ -25,6 +25,8 @@ from xray.film import Film
 from xray.frames import frame_path, write_json, write_tensors
 from xray.probe import Edit, Mean, Probe
 
+pytestmark = pytest.mark.arithmetic
+
 TEXT = replace(tiny.TEXT, vocab_size=49408, hidden_size=12, max_position_embeddings=77)
 UNET = replace(tiny.UNET, sample_size=8, up_block_types=("UpBlock2D",))
 PROMPT, STEPS = "a cat left of an apple", 3

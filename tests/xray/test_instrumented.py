@@ -11,6 +11,8 @@ from xray.film import Film
 from xray.instrumented import instrument
 from xray.probe import Edit, Feed, Mean, PerStep, Probe, take
 
+pytestmark = pytest.mark.arithmetic
+
 STEPS, CROSS = 2, "unet.*.attn2.probs"
 EDITS = [
     Edit("unet.conv_in", lambda x: x * 1.5),

@@ -15,6 +15,8 @@ from xray.instrumented import instrument
 from xray.probe import Edit, Mean, Probe, capture, take, taps
 from xray.watching import addresses, layers_of, watching
 
+pytestmark = pytest.mark.arithmetic
+
 CROSS = "unet.*.attn2.probs"
 FIRST = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.probs"
 LAST = "unet.up_blocks.2.attentions.1.transformer_blocks.0.attn2.probs"

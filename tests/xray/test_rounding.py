@@ -10,6 +10,8 @@ from xray.film import Film
 from xray.probe import Probe
 from xray.rounding import Held
 
+pytestmark = pytest.mark.arithmetic
+
 RUN = {"steps": 3, "guidance": 4.0, "eta": 0.5, "seed": 1}
 
 
