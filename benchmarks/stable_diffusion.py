@@ -4,11 +4,13 @@ No weights are needed: diffusers writes a full-size checkpoint of random ones (4
 temporary folder), which take as long and as much memory as any. Each stack runs in processes of
 its own, in turns, so that a noisy machine is noisy for all: from prompt to picture in a few steps.
 The table gives the median time of a UNet call, for both halves of the guidance, the first left out
-as it compiles, and the peak of resident memory over the whole run.
+as it compiles, the peak of resident memory over the whole run, and the instruction set that oneDNN
+computed with; --isa AVX2 holds all stacks to that of a CPU without AVX-512.
 """
 
 import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -17,8 +19,11 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import tyro
+
+from stable_diffusion_tf.machine import INSTRUCTION_SETS, kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "a photograph of an astronaut riding a horse"
@@ -135,33 +140,42 @@ def child(stack: str, precision: str, folder: Path, steps: int) -> None:
         "call": statistics.median(b - a for a, b in pairwise(times[1:])),
         "rest": done - times[-1],
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
+        "kernels": kernels("torch" if stack == "diffusers" else "tensorflow"),
     }
     print(json.dumps(found))
 
 
-def run_once(stack: str, precision: str, folder: Path, steps: int) -> dict[str, float]:
+def run_once(stack: str, precision: str, folder: Path, steps: int, isa: str | None) -> dict:
+    """What one process took, by a stack held to an instruction set, if one is named."""
     options = {"stack": stack, "precision": precision, "folder": folder, "steps": steps}
     told = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, __file__, *told]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    kept = os.environ | ({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})
+    done = subprocess.run(command, cwd=ROOT, env=kept, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(folder: Path, steps: int, turns: int) -> None:
+def compare(folder: Path, steps: int, turns: int, isa: str | None) -> None:
     taken = {row: [] for row in ROWS}
     for _ in range(turns):
         for (precision, stack), results in taken.items():
-            results.append(run_once(stack, precision, folder, steps))
+            results.append(run_once(stack, precision, folder, steps, isa))
     print(f"Stable Diffusion 1.x, 512×512, {steps} steps, guidance; median of {turns}")
-    print(f"{'':28}{'to UNet':>10}{'UNet call':>12}{'ratio':>8}{'decode':>9}{'peak':>9}")
+    print(f"{'':28}{'to UNet':>10}{'UNet call':>12}{'ratio':>8}{'decode':>9}{'peak':>9}  kernels")
     for (precision, stack), results in taken.items():
+        known = results[0].pop("kernels")
         row = {key: statistics.median(r[key] for r in results) for key in results[0]}
         peer = taken.get((precision, "diffusers"), taken["float32", "diffusers"])
         ratio = row["call"] / statistics.median(r["call"] for r in peer)
         print(
             f"{precision:17}{stack:11}{row['load']:>8.1f} s{row['call']:>10.2f} s{ratio:>8.2f}"
-            f"{row['rest']:>7.1f} s{row['peak']:>6.2f} GB"
+            f"{row['rest']:>7.1f} s{row['peak']:>6.2f} GB  {told(known)}"
         )
+
+
+def told(found: dict) -> str:
+    name = found["instruction_set"] if found["onednn"] else "no oneDNN"
+    return f"{name}, {found['threads']} threads"
 
 
 def in_another_process(work: Callable[[Path], None], folder: Path) -> None:
@@ -177,6 +191,7 @@ def main(
     turns: int = 2,
     steps: int = 4,
     folder: Path | None = None,
+    isa: Literal[tuple(INSTRUCTION_SETS)] | None = None,
     stack: str | None = None,
     precision: str = "float32",
 ) -> None:
@@ -186,17 +201,18 @@ def main(
         turns: processes for each row of the table, taken in turns.
         steps: steps of a run; the first is not counted.
         folder: a diffusers folder of SD 1.x; by default one with random weights is made.
+        isa: the best instruction set that oneDNN may use, such as AVX2; by default the CPU's.
         stack: what a process of its own is started with.
         precision: likewise.
     """
     if stack:
         child(stack, precision, folder, steps)
     elif folder:
-        compare(folder, steps, turns)
+        compare(folder, steps, turns, isa)
     else:
         with tempfile.TemporaryDirectory() as made:
             in_another_process(write_weights, Path(made))
-            compare(Path(made), steps, turns)
+            compare(Path(made), steps, turns, isa)
 
 
 if __name__ == "__main__":
