@@ -17,6 +17,15 @@ def text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def plain(value: Any) -> bool:
+    """What can be told in a line of a terminal."""
+    return value is None or isinstance(value, bool) or number(value) or line(value)
+
+
+def line(value: Any) -> bool:
+    return text(value) and value.isprintable()
+
+
 def whole(value: Any) -> bool:
     return type(value) is int and value >= 0
 
@@ -52,7 +61,8 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # name → its test,
     "latent_shape": (sides, "four whole numbers, as (1, h, w, 4)"),
     "tokens": (list_of(text), "a list of texts"),
     "taps": (by_name(list_of(text)), "a list of axes for each name"),
-    **dict.fromkeys(("versions", "weights_hash"), (by_name(text), "a text for each name")),
+    "kernels": (by_name(plain), "a text for each name"),
+    **dict.fromkeys(("versions", "weights_hash"), (by_name(line), "a text for each name")),
     **dict.fromkeys(("probes", "edits"), (list_of(anything), "a list")),
 }
 

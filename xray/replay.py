@@ -12,12 +12,8 @@ from stable_diffusion_tf.errors import UsageError
 from .camera import FIELDS, Arrays, Part, describe, digest, run
 from .frames import FACTS
 from .measure import parting
-<<<<<<< HEAD
-from .recipe import from_data
-from .rounding import MARGIN, floor_of_runs, twin_runs
-=======
 from .recipe import rules_from
->>>>>>> b6b713f (A film runs nothing: rules by a closed table of words, every file checked before it is believed; film["x0"], film[2:4], overwrite=True, one run a folder)
+from .rounding import MARGIN, floor_of_runs, twin_runs
 
 if TYPE_CHECKING:  # reading a film does without Keras
     from stable_diffusion_tf import StableDiffusion
@@ -25,15 +21,11 @@ if TYPE_CHECKING:  # reading a film does without Keras
     from .film import Film
     from .rules import Edit, Probe
 
-<<<<<<< HEAD
 ELSEWHERE = ("kernels", "version", "backend")  # what rounds otherwise, as `changed` tells it
-NEEDED = ("prompt", "negative", "seed", "steps", "guidance", "eta", "start", "probes", "edits")
-=======
 NEEDED = (
     *("prompt", "negative", "seed", "steps", "guidance", "eta", "start", "latent_shape"),
     *("precision", "backend", "versions", "weights_hash", "probes", "edits"),
 )
->>>>>>> b6b713f (A film runs nothing: rules by a closed table of words, every file checked before it is believed; film["x0"], film[2:4], overwrite=True, one run a folder)
 
 
 class Row(NamedTuple):

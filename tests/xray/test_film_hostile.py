@@ -88,6 +88,8 @@ def test_what_is_no_object_is_no_film(own, text, told):
         ('"taps": ["x"]', "says taps: "),
         ('"taps": {"x": 3}', "says taps: "),
         ('"latent_shape": [1, 1000000000, 1000000000, 4]', "says latent_shape: "),
+        ('"kernels": {"oneDNN": ["on"]}', "says kernels: "),
+        ('"versions": {"keras": "\\u001b[31m"}', "says versions: "),
         ('"start": "nowhere"', "says start: 'nowhere'"),
         ('"guidance": NaN', "holds NaN"),
         ('"guidance": -Infinity', "holds -Infinity"),
