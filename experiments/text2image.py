@@ -8,6 +8,7 @@ details. The number printed is how far the words move the predicted noise, half 
 the same words on both sides, must move nothing.
 """
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def main(
     width: int | None = None,
     weights: str = "phantom",
     precision: Literal["float32", "bfloat16", "float16-storage"] = "float32",
-    words: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = (),
+    words: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
     preview: Path | None = None,
     out: Path = Path("outputs"),
 ) -> None:
@@ -56,14 +57,15 @@ def main(
         width: in pixels; likewise.
         weights: a model's name, or its folder or file.
         precision: of the numbers; the latter two take half the memory.
-        words: a file of textual inversion: the word in it may stand in the prompt, like <toy>; for
-            several, --words once for each.
+        words: FILE of textual inversion, or '<name>=FILE' to call its word so: the prompt may hold
+            it, like <toy>. For several, --words once for each.
         preview: a folder of TAESD, which paints the film strip in a hundredth of the time.
         out: the folder to save into.
     """
     sd = script.load_model(weights, precision)
-    for path in words:
-        print(f"{sd.add_word(path)} is a word now, from {path}")
+    for given in words:
+        word, path = word_and_file(given)
+        print(f"{sd.add_word(path, word)} is a word now, from {path}")
     paint = sd.decode_latent
     if preview:
         sd.load_preview(preview)
@@ -104,6 +106,13 @@ def main(
     )
     if not still < min(moved, 1e-3):
         raise SystemExit("the control failed: the same words on both sides moved the noise")
+
+
+def word_and_file(given: str) -> tuple[str | None, Path]:
+    """'<toy>=a.pt' → its parts; what does not begin like a word is a file as a whole."""
+    word, sign, path = given.partition("=")
+    named = sign and re.fullmatch(r"<\S+>", word)
+    return (word, Path(path)) if named else (None, Path(given))
 
 
 def tell_words(sd: "StableDiffusion", prompt: str) -> None:

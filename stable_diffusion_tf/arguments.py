@@ -1,6 +1,7 @@
-"""Numbers that people hand in, taken for what they are meant to be, or refused in one line."""
+"""Numbers and places that people hand in: what they are meant to be, or one line that refuses."""
 
 import operator
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
@@ -37,3 +38,14 @@ def check_seed(seed: int) -> int:
     if seed < 0:
         raise UsageError(f"a seed of {seed} is negative; try {-seed}")
     return seed
+
+
+def place(name: str, value: Any) -> Path:
+    """A path. Raises UsageError for what is none, or holds a zero byte, which no name may."""
+    try:
+        given = Path(value)
+    except TypeError:
+        given = None
+    if given is None or "\0" in str(given):
+        raise UsageError(f"{name}={value!r:.60} is no path; try {name}='outputs'")
+    return given

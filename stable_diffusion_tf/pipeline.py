@@ -3,6 +3,7 @@
 import difflib
 import gc
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import scheduler
-from .arguments import check_seed, number, whole
+from .arguments import check_seed, number, place, whole
 from .checkpoint.folder import EXTRAS
 from .checkpoint.keras_cv_h5 import from_live
 from .checkpoint.open import locate, open_checkpoint
@@ -50,8 +51,9 @@ NETWORKS = {  # part → its folder, its config, how it is built
 
 
 def progress_bar(steps: Sequence[int]) -> Iterable[int]:
-    """A bar on the terminal, nothing where the output is not one."""
-    return tqdm(steps, desc="denoising", unit="step", disable=None, leave=False)
+    """A bar on the terminal, nothing where the output is not one, or closed."""
+    disable = True if sys.stderr is None else None
+    return tqdm(steps, desc="denoising", unit="step", disable=disable, leave=False)
 
 
 class StableDiffusion:
@@ -169,7 +171,7 @@ class StableDiffusion:
             "unet": (self.unet_config, self.source("unet")),
             "vae": (self.vae_config, self.source("vae")),
         }
-        write_model(Path(folder), parts, self.checkpoint.config("scheduler"), dtype)
+        write_model(place("folder", folder), parts, self.checkpoint.config("scheduler"), dtype)
 
     def source(self, part: str) -> Source:
         """The weights of a part: of its networks if all are in memory, else of the checkpoint."""

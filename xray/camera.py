@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stable_diffusion_tf.arguments import place
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.machine import kernels
@@ -81,7 +82,7 @@ def shoot(
     """
     from .instrumented import instrument
 
-    out, seen = Path(out), instrument(sd, probes, edits)
+    out, seen = place("out", out), instrument(sd, probes, edits)
     start = first_latent(sd, seed, height, width, latent)
     asked = {"seed": seed, "steps": steps, "guidance": guidance, "eta": eta}
     facts = facts_of(sd, prompt, negative, start, latent is None, asked)
@@ -294,14 +295,15 @@ def check_room(out: Path, steps: int, latent: int, reads: Mapping[str, int], mem
             f"{megabytes(memory)}; the most is {most} with {megabytes(reads[most])}: narrow the "
             f'pattern, or reduce it, as in Probe("unet.*.attn2.probs", Mean("head"))'
         )
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     free, needed = shutil.disk_usage(there).free, steps * (taken + len(FIELDS) * latent)
     if needed > free:
         raise UsageError(
             f"a film of {steps} steps takes {megabytes(needed)}, and {out} has {megabytes(free)} "
-            f"free; free some, narrow the probes or name another out="
+            f"free; free some, narrow the probes or save elsewhere (out)"
         )
 
 
 def megabytes(count: float) -> str:
-    return f"{count / 1e6:,.1f} MB"
+    """Bytes in MB, or in kB where they are few."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -170,7 +170,7 @@ def make_folder(out: Path, script: str, subject: str) -> Path:
     stem = out / script / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{slug}"
     try:
         return new_folder(stem)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except OSError as error:
         raise cannot_write_into(out, error) from None
 
 

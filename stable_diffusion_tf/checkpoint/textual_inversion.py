@@ -46,16 +46,17 @@ def read_embedding(path: Path) -> tuple[str, np.ndarray]:
     return path.stem if name in NAMELESS else name, rows
 
 
+ANOTHER = "give another, as word='<toy>', or --words '<toy>=FILE'"
+
+
 def new_word(word: str, tokenizer: Tokenizer, place: object) -> str:
     """The word as prompts will be told to hold it. Raises UsageError where the tokenizer knows it
     already or it is not one word."""
     word = clean(word)
     if not word or " " in word:
-        raise UsageError(f"{place}: {word!r} is not one word; give another, as word='<toy>'")
+        raise UsageError(f"{place}: {word!r} is not one word; {ANOTHER}")
     if len(tokenizer.encode(word)) == 1 or word in tokenizer.added:
-        raise UsageError(
-            f"{place}: the word {word} is there already; give another, as word='<toy>'"
-        )
+        raise UsageError(f"{place}: the word {word} is there already; {ANOTHER}")
     return word
 
 

@@ -77,14 +77,38 @@ def test_text2image_reads_a_learned_word_and_previews(tmp_path, monkeypatch, cap
     save_file({"<toy>": np.ones((1, 128), np.float32)}, toy)
     tiny.mkdir()
     write_taesd(tiny, draw_tensors())
-    words = ["--words", toy, "a $\\frac{$ \udcff 猫 <toy>", "--steps", 2]
+    saved = tmp_path / "spaces.safetensors"
+    save_file({"<Le Petit Prince >": np.ones((1, 128), np.float32)}, saved)
+    words = [
+        "--words",
+        toy,
+        "--words",
+        f"<moon>={saved}",
+        "a $\\frac{$ \udcff 猫 <toy> <moon>",
+        "--steps",
+        2,
+    ]
     for out, preview in (("plain", []), ("tiny", ["--preview", tiny])):
         out = tmp_path / out
         call(text2image.main, *words, *preview, "--out", out, monkeypatch=monkeypatch)
-    assert f"<toy> is a word now, from {toy}" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    for word, path in (("<toy>", toy), ("<moon>", saved)):
+        assert f"{word} is a word now, from {path}" in said
     plain, seen = (only(tmp_path / out / "text2image") for out in ("plain", "tiny"))
     assert (plain / "image.png").read_bytes() == (seen / "image.png").read_bytes()
     assert (plain / "strip.png").read_bytes() != (seen / "strip.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("toy.pt", (None, Path("toy.pt"))),
+        ("<moon>=little prince.pt", ("<moon>", Path("little prince.pt"))),
+        ("runs/lr=1e-3/toy.pt", (None, Path("runs/lr=1e-3/toy.pt"))),
+    ],
+)
+def test_a_learned_word_can_be_called_otherwise(given, parts):
+    assert text2image.word_and_file(given) == parts
 
 
 def test_a_long_prompt_is_told_what_was_cut(tmp_path, monkeypatch, capfd):
@@ -251,6 +275,31 @@ def test_bad_weights_in_the_shell_are_one_line_and_status_2(given, told, bad, tm
     assert done.returncode == 2 and done.stdout == ""
     assert told in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_odd_machine_gets_its_picture(tmp_path):
+    """No HOME, a dumb terminal, a closed stderr, a log of ASCII, another folder, and a user whose
+    Keras has the channels first."""
+    (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first"}')
+    odd = {"TERM": "dumb", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "KERAS_HOME": str(tmp_path)}
+    env = {k: v for k, v in os.environ.items() if k not in ("HOME", "KERAS_BACKEND")} | odd
+    closed = (
+        "import os, sys; os.close(2); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", closed, str(ROOT / "experiments" / "text2image.py")]
+    command += ["a cat 猫", "--steps", "1", "--out", "out"]
+    env["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 0 and "a cat ?".encode("ascii") in done.stdout
+    assert spread(only(tmp_path / "out" / "text2image") / "image.png") > 0
+
+
+def test_no_such_backend_in_the_shell_is_one_line_and_status_2(tmp_path):
+    command = [sys.executable, "experiments/text2image.py", "a cat", "--out", str(tmp_path / "out")]
+    env = {**os.environ, "KERAS_BACKEND": "nonsense"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == "" and not (tmp_path / "out").exists()
+    assert "put KERAS_BACKEND=tensorflow in front" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from stable_diffusion_tf import StableDiffusion, UsageError, pipeline
 from stable_diffusion_tf.arguments import number, whole
 from stable_diffusion_tf.machine import Memory
+from xray.film import Film
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,14 @@ def test_a_wrong_type_is_told_in_one_line(asked, told, sd):
     with pytest.raises(UsageError, match=told) as refused:
         sd.generate("a cat", **{"steps": 1, **asked})
     assert str(refused.value).count("\n") == 0 and len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("folder", ["a\0b", None, 7])
+def test_what_is_no_path_is_told(folder, sd):
+    with pytest.raises(UsageError, match=r"folder=.* is no path; try folder='outputs'"):
+        sd.save(folder)
+    with pytest.raises(UsageError, match=r"out=.* is no path"):
+        Film.shoot(sd, "a cat", steps=1, out=folder)
 
 
 def test_the_largest_guidance_that_is_taken_stays_finite(sd):

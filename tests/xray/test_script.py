@@ -54,11 +54,6 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(out, tmp_path, m
     assert f"cannot write into {out}" in told and "name another --out" in told
 
 
-def test_a_zero_byte_in_the_folder_is_bad_input():
-    with pytest.raises(UsageError, match=r"cannot write into .*null"):
-        script.make_folder(Path("a\0b"), "script", "a cat")
-
-
 def test_trying_a_folder_leaves_nothing(tmp_path):
     script.check_out(tmp_path / "a" / "b")
     assert not any(tmp_path.iterdir())
