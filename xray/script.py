@@ -40,7 +40,7 @@ def run(main: Callable[..., None]) -> None:
         check_dashes(sys.argv[1:])
         tyro.cli(checked(main))
     except UsageError as error:
-        print(f"{Path(sys.argv[0]).name}: {on_one_line(str(error))}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; nothing was saved", file=sys.stderr)
@@ -88,12 +88,6 @@ def reason(error: Exception) -> str:
     hidden_in = re.search(r"\(os error (\d+)\)", str(error))
     known = os.strerror(int(hidden_in[1])) if hidden_in else str(error)
     return getattr(error, "strerror", None) or known
-
-
-def on_one_line(text: str) -> str:
-    """Text with what would steer a terminal, or break the line, spelled out: names of files and of
-    what is in them may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..disk import is_there, open_file
 from ..errors import UsageError
 from .pickles import open_stream, open_zip
 from .tensors import SafetensorsFile, Source
@@ -22,6 +23,7 @@ SIGNATURES = {  # how a file begins → what it is
     b"\x80": "pickle",
     b"{": "text",
 }
+MOST_JSON = 16 * 2**20  # bytes; the index of a large model takes a hundredth of it
 READERS = {"safetensors": SafetensorsFile, "torch zip": open_zip, "torch stream": open_stream}
 REFUSALS = {  # what a file is → what to say of it
     "h5": "is one Keras h5 file of several; name the folder that holds all of them",
@@ -37,8 +39,9 @@ REFUSALS = {  # what a file is → what to say of it
 
 
 def kind(path: Path) -> str:
-    """'safetensors', 'torch', 'h5', or what else the file is: a key of `REFUSALS`."""
-    with open(path, "rb") as file:
+    """'safetensors', 'torch zip', 'h5', or what else the file is: a key of `READERS` or `REFUSALS`.
+    Raises UsageError where it cannot be read, or is no regular file."""
+    with open_file(path) as file:
         head = file.read(256)
     if not head:
         return "empty"
@@ -53,23 +56,22 @@ def open_tensors(path: Path) -> Source:
 
     Raises UsageError, which says what the file is, where it is no safetensors and no torch file.
     """
-    try:
-        found = kind(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    found = kind(path)
     if found not in READERS:
         raise UsageError(f"{path} {REFUSALS[found]}")
     return READERS[found](path)
 
 
 class Shards:
-    """The tensors of several files that an index joins: its 'weight_map' is name → file."""
+    """The tensors of several files that an index joins: its 'weight_map' is name → file beside it.
+    Raises UsageError."""
 
     def __init__(self, path: Path, index: Mapping[str, Any]):
         self.place = str(path)
-        if not isinstance(index.get("weight_map"), dict):
-            raise UsageError(f"{path} has no weight_map; fetch it again")
-        self.files = {name: path.parent / shard for name, shard in index["weight_map"].items()}
+        found = index.get("weight_map")
+        if not isinstance(found, dict) or not all(map(is_plain_name, found.values())):
+            raise UsageError(f"{path} has no weight_map of names to files; fetch it again")
+        self.files = {name: path.parent / shard for name, shard in found.items()}
         self.sources = {shard: open_shard(path, shard) for shard in set(self.files.values())}
         self.sizes = {shard: source.shapes() for shard, source in self.sources.items()}
         lost = [name for name, shard in self.files.items() if name not in self.sizes[shard]]
@@ -86,20 +88,31 @@ class Shards:
         return self.sources[self.files[key]].get(key)
 
 
+def is_plain_name(shard: Any) -> bool:
+    """Whether it names a file in the same folder."""
+    return isinstance(shard, str) and shard != "" and shard == Path(shard).name
+
+
 def open_shard(index: Path, shard: Path) -> Source:
-    if not shard.is_file():
+    if not is_there(shard):
         raise UsageError(f"{shard} is missing, one of the shards in {index.name}; fetch it too")
     return open_tensors(shard)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; UsageError says which file is not there or is not one."""
+    if not is_there(path):
+        raise UsageError(f"no {path.name} in {path.parent}; is it a diffusers folder?")
+    with open_file(path) as file:
+        text = file.read(MOST_JSON + 1)
+    if len(text) > MOST_JSON:
+        raise UsageError(f"{path} is larger than any config or index; fetch it again")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no {path.name} in {path.parent}; is it a diffusers folder?") from None
+        found = json.loads(text.decode())
     except ValueError as error:
         raise UsageError(f"{path} is no JSON ({error}); fetch it again") from None
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deep for a config; fetch it again") from None
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no JSON object; fetch it again")
     return found

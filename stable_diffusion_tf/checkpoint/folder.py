@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..disk import is_there
 from ..errors import UsageError
 from .files import Shards, open_tensors, read_json
 from .tensors import Renamed, Source, renamed
@@ -84,7 +85,7 @@ class DiffusersFolder:
 
 
 def optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if is_there(path) else {}
 
 
 def other_model(folder: Path) -> str | None:
@@ -97,7 +98,7 @@ def other_model(folder: Path) -> str | None:
     named = (name for start, name in OTHER_PIPELINES.items() if str(pipeline).startswith(start))
     findings = (
         next(named, None),
-        "Stable Diffusion XL" if (folder / "text_encoder_2").exists() else None,
+        "Stable Diffusion XL" if is_there(folder / "text_encoder_2") else None,
         other_unet(numbers.get("cross_attention_dim"), numbers.get("in_channels")),
         "Stable Diffusion 2" if isinstance(unet.get("attention_head_dim"), list) else None,
         f"a model that predicts {target}" if target != "epsilon" else None,
@@ -112,7 +113,7 @@ def other_unet(context: Any, channels: Any) -> str | None:
 
 def open_part(folder: Path, part: str) -> Source:
     """The tensors of 'text_encoder', 'unet' or 'vae' from the first file of `choices` there is."""
-    found = [folder / part / name for name in choices(part) if (folder / part / name).exists()]
+    found = [folder / part / name for name in choices(part) if is_there(folder / part / name)]
     if not found:
         raise UsageError(f"no weights at {folder / part / FILES[part]}; name a folder with them")
     tensors = (

@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+from ..disk import is_folder, is_there, names_in
 from ..errors import UsageError
 from .catalog import find, read_catalog
 from .folder import DiffusersFolder
@@ -12,7 +13,7 @@ from .tensors import Checkpoint
 SHIPPED = Path(__file__).resolve().parents[2] / "weights"
 DIFFUSERS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json")
 QUARTETS = (".seed_h5", ".keras_cv_h5")  # folders of four h5 files; imported when there are some
-WEIGHTS = ("*.safetensors", "*.ckpt", "*.bin")
+WEIGHTS = (".safetensors", ".ckpt", ".bin")
 
 
 def locate(name: str | Path) -> Path:
@@ -22,7 +23,7 @@ def locate(name: str | Path) -> Path:
     """
     shipped = {path.parents[1].name: path.parents[1] for path in SHIPPED.glob("*/unet/config.json")}
     places = [shipped.get(str(name)), Path(name), find(str(name))]
-    found = next((place for place in places if place and place.exists()), None)
+    found = next((place for place in places if place and is_there(place)), None)
     if found:
         return found
     if str(name) in read_catalog():
@@ -38,9 +39,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     Raises UsageError, which says what was found in its place and what to do.
     """
-    if path.is_dir():
+    if is_folder(path):
         return open_folder(path)
-    if not path.exists():
+    if not is_there(path):
         raise UsageError(f"there is nothing at {path}; name a folder or a file with weights")
     if path.name in ("model_index.json", "config.json"):
         raise UsageError(f"{path} is a part of a folder; name the folder that holds unet/ and vae/")
@@ -48,9 +49,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def open_folder(path: Path) -> Checkpoint:
-    if any((path / name).is_file() for name in DIFFUSERS):
+    if any(is_there(path / name) for name in DIFFUSERS):
         return DiffusersFolder(path)
-    if any(path.glob("*.h5")):
+    names = names_in(path)
+    if any(name.endswith(".h5") for name in names):
         for name in QUARTETS:
             module = import_module(name, __package__)
             if module.recognises(path):
@@ -59,7 +61,7 @@ def open_folder(path: Path) -> Checkpoint:
             f"{path} holds no four h5 files that belong together; the seed's are text_encoder.h5, "
             f"diffusion_model.h5, decoder.h5 and vae_encoder.h5"
         )
-    files = sorted(file.name for pattern in WEIGHTS for file in path.glob(pattern))
+    files = [name for name in names if name.endswith(WEIGHTS)]
     if files:
         raise UsageError(f"{path} is no diffusers folder; name the file in it: {path / files[0]}")
     raise UsageError(f"{path} holds no checkpoint: no unet/config.json, no weights")

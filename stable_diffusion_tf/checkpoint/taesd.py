@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ..config import TAESDConfig, from_dict
+from ..disk import is_there
 from ..errors import UsageError
 from .files import open_tensors, read_json
 from .tensors import Renamed, Source
@@ -22,7 +23,7 @@ def open_taesd(folder: Path, part: str) -> tuple[TAESDConfig, Source]:
     """
     theirs = [folder / name for name in DIFFUSERS_FILES]
     authors = [folder / f"taesd_{part}.{ending}" for ending in ("safetensors", "pth")]
-    found = next((path for path in (*theirs, *authors) if path.is_file()), None)
+    found = next((path for path in (*theirs, *authors) if is_there(path)), None)
     if found is None:
         raise UsageError(
             f"no TAESD {part} in {folder}: neither {theirs[0].name} nor {authors[0].name}; "

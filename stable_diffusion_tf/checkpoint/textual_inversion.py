@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import CLIPTextConfig
+from ..disk import is_folder, is_there
 from ..errors import UsageError
 from ..tokenizer import EOS, Tokenizer, clean
 from .files import open_tensors
@@ -27,7 +28,8 @@ def read_embedding(path: Path) -> tuple[str, np.ndarray]:
     path: a .safetensors, .bin or .pt file of diffusers or of a web UI, or a folder of diffusers.
     Raises UsageError.
     """
-    path = next((path / name for name in FILES if (path / name).is_file()), path)
+    if is_folder(path):
+        path = next((path / name for name in FILES if is_there(path / name)), path)
     source = open_tensors(path)
     shapes = source.shapes()
     if {"clip_l", "clip_g"} & shapes.keys():

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from stable_diffusion_tf import UsageError
-from stable_diffusion_tf.checkpoint.files import read_json
+from stable_diffusion_tf.checkpoint.files import MOST_JSON, read_json
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, FILES, DiffusersFolder, open_part
 from stable_diffusion_tf.checkpoint.names import variables
 from stable_diffusion_tf.checkpoint.strict import load
@@ -257,3 +257,27 @@ def test_a_config_that_is_none_is_named(tmp_path, content):
 def test_a_config_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match=rf"no config\.json in {re.escape(str(tmp_path))}"):
         read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"a":' * 200_000, "is nested too deep for a config"),
+        (b"[" * 200_000, "is nested too deep for a config"),
+        (b" " * (MOST_JSON + 1), "is larger than any config"),
+    ],
+    ids=["objects", "lists", "large"],
+)
+def test_a_config_without_end_is_named(tmp_path, content, expected):
+    place = tmp_path / "config.json"
+    place.write_bytes(content)
+    with pytest.raises(UsageError, match=f"{re.escape(str(place))} {expected}"):
+        read_json(place)
+
+
+@pytest.mark.parametrize("shard", [3, None, ["a"], {}, "", "../a.bin", "/dev/zero", "b/"], ids=str)
+def test_a_shard_that_is_no_file_beside_the_index_is_named(sharded, shard):
+    index = sharded / "unet" / f"{FILES['unet']}.index.json"
+    write_json(index, {"weight_map": {"a": shard}})
+    with pytest.raises(UsageError, match=rf"{re.escape(str(index))} has no weight_map of names"):
+        open_part(sharded, "unet")
