@@ -27,6 +27,7 @@ from .camera import (
 )
 from .camera import run as parts_of
 from .film import DIMS, Film
+from .film_html import brief, data_uri
 from .instrumented import Instrument, instrument
 from .rules import Edit, Probe
 
@@ -141,6 +142,11 @@ class Cache:
         facts = {**self.facts, **rules_as_data(self.sd, out)}
         record(self.sd, facts, self.parts, self.taps, out, math.inf)
         return Film.open(out)
+
+    def _repr_html_(self) -> str:
+        names = "".join(f"<li>{brief(name)}</li>" for name in self.names)
+        told = brief(repr(self)[1:-1])
+        return f'<div><img alt="" src="{data_uri(self.image)}"><p>{told}</p><ul>{names}</ul></div>'
 
     def __repr__(self) -> str:
         read = len(self.names) - len(FIELDS) - 2

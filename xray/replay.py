@@ -113,7 +113,8 @@ def replay(
     written. With one machine, backend and precision it is identical; where the kernels are others,
     it is held against the rounding of this machine, which one picture in two rows of a batch tells.
 
-    probes, edits: None takes those of the film. Nothing that a film names is looked up: where it
+    sd: the model, or an instrument, whose rules stand for those of the film. probes, edits: None
+    takes those of the film. Nothing that a film names is looked up: where it
     was shot with a function of your own, or with arrays, UsageError says so; hand them in then.
     """
     from .instrumented import instrument
@@ -121,12 +122,16 @@ def replay(
     facts = film.facts
     if missing := [name for name in NEEDED if name not in facts]:
         raise UsageError(f"{film.folder / FACTS} says no {missing[0]}; shoot the film again")
+    plain = getattr(sd, "plain", sd)
+    own = {name: getattr(sd, name) for name in ("probes", "edits")} if plain is not sd else {}
     probes, edits = (
-        rules_from(facts[name], film.folder, name, film.open) if given is None else given
+        own.get(name) or rules_from(facts[name], film.folder, name, film.open)
+        if given is None
+        else given
         for name, given in (("probes", probes), ("edits", edits))
     )
     rows, hashes = [], {}
-    seen = instrument(sd, probes, edits)
+    seen = instrument(plain, probes, edits)
     for part in as_far_as(film, run(seen, facts, starting(film, sd))):
         rows += compare(part, KEPT[part.network](film, part.step))
         if part.network not in hashes:
@@ -134,7 +139,7 @@ def replay(
     other = changed(facts, describe(sd) | {"weights_hash": hashes})
     if not any(row.difference for row in rows) or not any(c.startswith(ELSEWHERE) for c in other):
         return Replay(tuple(rows), other)
-    return Replay(tuple(rows), other, rounding_of(film, sd), level_of(film))
+    return Replay(tuple(rows), other, rounding_of(film, plain), level_of(film))
 
 
 def rounding_of(film: "Film", sd: "StableDiffusion") -> float:

@@ -96,9 +96,12 @@ def test_a_film_obeys_and_tells_of_every_rule_in_force(phantom, tmp_path):
     assert (first[1]["unet.mid_block"] == 1).all()
     plain = phantom.generate("a cat", **run)[0]
     again = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "again", **run)
-    flat = instrument(phantom, edits=[*inner.edits, outer]).generate("a cat", **run)[0]
+    flat = instrument(phantom, inner.probes, [*inner.edits, outer])
     np.testing.assert_array_equal(first.image, again.image)
-    np.testing.assert_array_equal(first.image, flat)
+    np.testing.assert_array_equal(first.image, flat.generate("a cat", **run)[0])
+    assert first.replay(flat).identical, "its rules stand for those of the film"
+    with pytest.raises(UsageError, match=r"the function 'builtins:abs'.*film.replay"):
+        first.replay(phantom)
     assert not np.array_equal(first.image, plain)
 
 
