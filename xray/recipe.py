@@ -233,7 +233,7 @@ def source(data: Data, place: Place) -> "Film | None":
 def leads_on(way: str) -> bool:
     """Whether a way begins at the folder, on whatever system: not at a root, a drive or a host."""
     windows = PureWindowsPath(way)
-    return way.isprintable() and not (windows.anchor or PurePosixPath(way).anchor)
+    return way != "" and way.isprintable() and not (windows.anchor or PurePosixPath(way).anchor)
 
 
 READERS: Mapping[str, Mapping[str, Callable[[Data, Place], Any]]] = {  # word → field → its reader

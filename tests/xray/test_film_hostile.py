@@ -17,6 +17,8 @@ from tests.xray import reel
 from xray import replay as replaying
 from xray.film import Film
 from xray.frames import UNSEALED, frame_path, write_json, write_tensors
+from xray.recipe import edits_by_source, functions, rules_from
+from xray.rules import Edit, Mean, Probe
 
 WHOLE = {
     "prompt": "a cat",
@@ -251,7 +253,9 @@ def test_frames_of_several_shapes_are_told(own):
 
 # --- anything ----------------------------------------------------------------------------------
 
-names = st.sampled_from(["probe", "edit", "mean", "take", "ops.tanh", "os:system", "", "\x1b[31m"])
+names = st.sampled_from(
+    ["probe", "edit", "mean", "take", "ops.tanh", "os:system", "json:loads", "\x1b[31m"]
+)
 ways = st.sampled_from(
     ["..", "../../../etc", "/etc", r"\\host\share", "c:/x", ".", "a\0b", "../run"]
 )
@@ -280,6 +284,14 @@ fields = st.dictionaries(
 )
 rules = st.fixed_dictionaries({"class": names, "fields": fields}) | called | values
 facts = st.dictionaries(st.sampled_from([*WHOLE]), values, max_size=2)
+wild = st.tuples(st.sampled_from(["probes", "edits"]), st.lists(rules, max_size=2), facts)
+
+
+def nearly_right(word: str, field: str) -> st.SearchStrategy:
+    """A film that is right but for what a rule names."""
+    held = st.fixed_dictionaries({"pattern": st.just("*"), field: called | means})
+    rule = st.fixed_dictionaries({"class": st.just(word), "fields": held})
+    return st.tuples(st.just(f"{word}s"), st.lists(rule, min_size=1, max_size=2), st.just({}))
 
 
 class Reached(Exception):
@@ -293,8 +305,9 @@ class Reached(Exception):
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(changed=facts, kind=st.sampled_from(["probes", "edits"]), asked=st.lists(rules, max_size=2))
-def test_anything_is_a_film_or_one_clear_line(folder, monkeypatch, changed, kind, asked):
+@given(wild | nearly_right("probe", "reduce") | nearly_right("edit", "fn"))
+def test_anything_is_a_film_or_one_clear_line(folder, monkeypatch, case):
+    kind, asked, changed = case
     started = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "system", lambda *_, **__: started.append("os.system"))
@@ -313,7 +326,26 @@ def test_anything_is_a_film_or_one_clear_line(folder, monkeypatch, changed, kind
 
 
 def reached(_, probes, edits):
+    """Whatever a rule would call is ours."""
+    ours = {None, *functions().values(), *edits_by_source().values()}
+    called = [probe.reduce for probe in probes] + [edit.fn for edit in edits]
+    assert all(isinstance(one, Mean) or one in ours for one in called), called
+    assert {type(rule) for rule in (*probes, *edits)} <= {Probe, Edit}
     raise Reached
+
+
+@pytest.mark.parametrize(
+    "way", ["/tmp", "//host/share", r"\\host\share", "c:/film", r"c:film", "\\film", "a\0b", ""]
+)
+def test_a_source_that_does_not_lie_on_from_the_film_is_not_looked_for(own, way):
+    opened = []
+    edit = {"class": "edit", "fields": {"pattern": "*", "source": {"film": way}}}
+    with pytest.raises(UsageError, match=r"starts nothing: .*replay\(sd, edits=\[…\]\)$"):
+        rules_from([edit], own, "edits", opened.append)
+    assert not opened
+    edit["fields"]["source"]["film"] = "../other/film"
+    rules_from([edit], own, "edits", lambda place: opened.append(place) or Film.open(own))
+    assert opened == [own / "../other/film"]
 
 
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
