@@ -275,7 +275,7 @@ def told_by(copy: Path, facts: dict, name: str, nudge: float) -> Film:
     return Film.open(copy)
 
 
-ELSEWHERE = {"onednn": False, "instruction_set": "AVX2", "threads": 64, "cpu": "another"}
+ELSEWHERE = dict.fromkeys(("onednn", "instruction_set", "threads", "cpu"), "another")
 
 
 def test_the_kernels_are_told(sd, film):
