@@ -25,7 +25,14 @@ from .checkpoint.textual_inversion import check_rows, new_word, read_embedding, 
 from .checkpoint.write import Networks, write_model
 from .clip import build_clip
 from .compiled import ArrayFunction, compiled
-from .config import CLIPTextConfig, UNetConfig, VAEConfig, from_dict
+from .config import (
+    CLIPTextConfig,
+    ScheduleConfig,
+    UNetConfig,
+    VAEConfig,
+    check_relations,
+    from_dict,
+)
 from .errors import UsageError
 from .images import to_model, to_uint8
 from .layers import precision
@@ -42,6 +49,11 @@ PRECISIONS = {"float32": 4, "bfloat16": 2, "float16-storage": 2}  # bytes of a w
 SMALLEST_TILE = 16  # latent cells
 MOST_GUIDANCE = 1e6  # what float32 bears to the end of any run, and a thousand times what is of use
 LARGE = 100e6  # bytes; parts that take more are given back when they are done
+SPACINGS = {  # linspace is the way of samplers that are not here, whose models take any
+    "leading": scheduler.timesteps,
+    "linspace": scheduler.timesteps,
+    "trailing": scheduler.trailing_timesteps,
+}
 NETWORKS = {  # part → its folder, its config, how it is built
     "text_encoder": ("text_encoder", CLIPTextConfig, build_clip),
     "unet": ("unet", UNetConfig, build_unet),
@@ -70,7 +82,10 @@ class StableDiffusion:
         if precision not in PRECISIONS:
             raise UsageError(f"no precision {precision!r}; choose {', '.join(PRECISIONS)}")
         self.checkpoint, self.precision = checkpoint, precision
-        self.alphas = scheduler.alphas_cumprod()
+        self.schedule = from_dict(ScheduleConfig, checkpoint.config("scheduler"))
+        self.alphas = scheduler.alphas_cumprod(
+            self.schedule.beta_start, self.schedule.beta_end, schedule=self.schedule.beta_schedule
+        )
         self.networks: dict[str, keras.Model] = {}
         self.functions: dict[str, ArrayFunction] = {}
         self.family: WeakSet[StableDiffusion] = WeakSet([self])  # all that share the networks
@@ -120,6 +135,7 @@ class StableDiffusion:
         if part not in self.networks:
             place, config, build = NETWORKS[part]
             found = from_dict(config, self.checkpoint.config(place))
+            check_relations(found, self.checkpoint.place)
             source = self.checkpoint.source(place)
             if part == "text_encoder" and self.learned:
                 found, source = with_words(found, source, np.concatenate([*self.learned.values()]))
@@ -408,8 +424,9 @@ class StableDiffusion:
 
     def timesteps(self, steps: int) -> np.ndarray:
         """Those of a run of so many steps, descending, (steps,)."""
-        choose = lcm_timesteps if self.unet_config.time_cond_proj_dim else scheduler.timesteps
-        return choose(steps, len(self.alphas))
+        if self.unet_config.time_cond_proj_dim:
+            return lcm_timesteps(steps, len(self.alphas))
+        return SPACINGS[self.schedule.timestep_spacing](steps, len(self.alphas))
 
     def generate(
         self,

@@ -17,10 +17,24 @@ from .arguments import whole
 from .errors import UsageError
 
 
-def alphas_cumprod(start: float = 0.00085, end: float = 0.012, steps: int = 1000) -> np.ndarray:
-    """(steps,) float64: ᾱ for the "scaled linear" schedule, where √β grows linearly."""
-    betas = np.linspace(start**0.5, end**0.5, steps, dtype=np.float64) ** 2
-    return np.cumprod(1.0 - betas)
+def linear_betas(start: float, end: float, steps: int) -> np.ndarray:
+    """(steps,) float64: arXiv 2006.11239, section 4."""
+    return np.linspace(start, end, steps, dtype=np.float64)
+
+
+def scaled_linear_betas(start: float, end: float, steps: int) -> np.ndarray:
+    """(steps,) float64: √β grows linearly, as in CompVis `ldm`."""
+    return linear_betas(start**0.5, end**0.5, steps) ** 2
+
+
+BETAS = {"linear": linear_betas, "scaled_linear": scaled_linear_betas}
+
+
+def alphas_cumprod(
+    start: float = 0.00085, end: float = 0.012, steps: int = 1000, schedule: str = "scaled_linear"
+) -> np.ndarray:
+    """(steps,) float64: ᾱ, where β grows from start to end as a schedule of `BETAS` says."""
+    return np.cumprod(1.0 - BETAS[schedule](start, end, steps))
 
 
 def timesteps(n: int, train_steps: int = 1000, offset: int = 1) -> np.ndarray:
@@ -29,13 +43,25 @@ def timesteps(n: int, train_steps: int = 1000, offset: int = 1) -> np.ndarray:
     n = 50 gives 981, 961 … 1. Where the offset would step past the table (n = 1000: t = 1000) it is
     dropped; diffusers reads out of range there.
     """
-    n = whole("steps", n, 25)
-    if not 1 <= n <= train_steps:
-        raise UsageError(f"steps must be from 1 to {train_steps}, not {n}: try steps=25")
+    n = check_steps(n, train_steps)
     ascending = np.arange(n, dtype=np.int64) * (train_steps // n)
     if ascending[-1] + offset < train_steps:
         ascending += offset
     return ascending[::-1].copy()
+
+
+def trailing_timesteps(n: int, train_steps: int = 1000) -> np.ndarray:
+    """(n,) int64, descending: "trailing" spacing (arXiv 2305.08891, table 2), which begins at the
+    last timestep. n = 50 gives 999, 979 … 19."""
+    n = check_steps(n, train_steps)
+    return np.round(np.arange(train_steps, 0, -train_steps / n)).astype(np.int64)[:n] - 1
+
+
+def check_steps(n: int, train_steps: int) -> int:
+    n = whole("steps", n, 25)
+    if not 1 <= n <= train_steps:
+        raise UsageError(f"steps must be from 1 to {train_steps}, not {n}: try steps=25")
+    return n
 
 
 def previous(t: int, n: int, train_steps: int = 1000) -> int:

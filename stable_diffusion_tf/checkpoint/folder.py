@@ -4,6 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..config import (
+    CLIPTextConfig,
+    ScheduleConfig,
+    UNetConfig,
+    VAEConfig,
+    check_relations,
+    from_dict,
+    one_for_all,
+)
 from ..disk import is_there
 from ..errors import UsageError
 from .files import Shards, open_tensors, read_json
@@ -16,6 +25,12 @@ FILES = {  # what is written, and what is looked for first
 }
 TORCH_FILES = {part: f"{Path(name).stem}.bin" for part, name in FILES.items()} | {
     "text_encoder": "pytorch_model.bin"
+}
+CONFIGS = {  # part → its config's file and class
+    "text_encoder": ("config.json", CLIPTextConfig),
+    "unet": ("config.json", UNetConfig),
+    "vae": ("config.json", VAEConfig),
+    "scheduler": ("scheduler_config.json", ScheduleConfig),
 }
 EXTRAS = {  # what a part's file may hold that the named network does not use
     "text_encoder": ("text_model.embeddings.position_ids",),
@@ -66,7 +81,8 @@ SD1 = "only whole models of Stable Diffusion 1.x and its relatives are read here
 class DiffusersFolder:
     """A folder as diffusers' save_pretrained writes it, or a part of one.
 
-    Raises UsageError where it holds another model than Stable Diffusion 1.x.
+    Raises UsageError where it holds another model than Stable Diffusion 1.x, or a config that is
+    none; the weights are read when they are wanted.
     """
 
     def __init__(self, path: Path):
@@ -74,11 +90,13 @@ class DiffusersFolder:
         other = other_model(path)
         if other:
             raise UsageError(f"{path} is {other}; {SD1}")
+        for part, (name, config) in CONFIGS.items():
+            place = path / part / name
+            check_relations(from_dict(config, optional_json(place), place), place)
 
     def config(self, part: str) -> dict[str, Any]:
-        if part == "scheduler":
-            return optional_json(self.place / "scheduler" / "scheduler_config.json")
-        return read_json(self.place / part / "config.json")
+        read = optional_json if part == "scheduler" else read_json
+        return read(self.place / part / CONFIGS[part][0])
 
     def source(self, part: str) -> Source:
         return open_part(self.place, part)
@@ -92,7 +110,8 @@ def other_model(folder: Path) -> str | None:
     """What the folder's configs say that it is, if that is not Stable Diffusion 1.x."""
     pipeline = optional_json(folder / "model_index.json").get("_class_name", "")
     unet = optional_json(folder / "unet" / "config.json")
-    numbers = {key: value for key, value in unet.items() if isinstance(value, int)}
+    told = {key: one_for_all(value) for key, value in unet.items()}
+    numbers = {key: value for key, value in told.items() if isinstance(value, int)}
     schedule = optional_json(folder / "scheduler" / "scheduler_config.json")
     target = str(schedule.get("prediction_type", "epsilon")).removesuffix("_prediction")
     named = (name for start, name in OTHER_PIPELINES.items() if str(pipeline).startswith(start))
@@ -100,7 +119,7 @@ def other_model(folder: Path) -> str | None:
         next(named, None),
         "Stable Diffusion XL" if is_there(folder / "text_encoder_2") else None,
         other_unet(numbers.get("cross_attention_dim"), numbers.get("in_channels")),
-        "Stable Diffusion 2" if isinstance(unet.get("attention_head_dim"), list) else None,
+        "Stable Diffusion 2" if isinstance(told.get("attention_head_dim"), list) else None,
         f"a model that predicts {target}" if target != "epsilon" else None,
     )
     return next(filter(None, findings), None)

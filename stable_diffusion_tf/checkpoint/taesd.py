@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..config import TAESDConfig, from_dict
+from ..config import TAESDConfig, check_relations, from_dict
 from ..disk import is_there
 from ..errors import UsageError
 from .files import open_tensors, read_json
@@ -32,7 +32,9 @@ def open_taesd(folder: Path, part: str) -> tuple[TAESDConfig, Source]:
     source = open_tensors(found)
     if found in authors:
         return TAESDConfig(), Renamed(source, {diffusers_name(k, part): k for k in source.shapes()})
-    config = from_dict(TAESDConfig, read_json(folder / "config.json"))
+    place = folder / "config.json"
+    config = from_dict(TAESDConfig, read_json(place), place)
+    check_relations(config, place)
     half = {k: k for k in source.shapes() if not k.startswith(f"{OTHER[part]}.")}
     return config, Renamed(source, half)
 

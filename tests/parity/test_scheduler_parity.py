@@ -13,6 +13,7 @@ from stable_diffusion_tf.scheduler import (
     ddpm_step,
     previous,
     timesteps,
+    trailing_timesteps,
     velocity_to_eps,
     velocity_to_x0,
 )
@@ -75,6 +76,24 @@ def test_ddpm_runs_agree(oracle, make, n, tolerance):
 def test_alphas_agree(oracle):
     theirs = oracle["stock_scheduler"]("DDIMScheduler", 50).alphas_cumprod.numpy()
     np.testing.assert_allclose(ALPHAS, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("start, end", [(0.0001, 0.02), (0.00085, 0.012)])
+def test_linear_alphas_agree(start, end):
+    import diffusers
+
+    theirs = diffusers.DDIMScheduler(beta_start=start, beta_end=end, beta_schedule="linear")
+    ours = alphas_cumprod(start, end, schedule="linear")
+    np.testing.assert_allclose(ours, theirs.alphas_cumprod.numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 7, 25, 50, 600, 1000])
+def test_trailing_timesteps_agree(n):
+    import diffusers
+
+    theirs = diffusers.DDIMScheduler(timestep_spacing="trailing")
+    theirs.set_timesteps(n)
+    np.testing.assert_array_equal(trailing_timesteps(n), theirs.timesteps)
 
 
 def test_noising_agrees(oracle):

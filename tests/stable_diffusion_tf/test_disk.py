@@ -12,10 +12,17 @@ from stable_diffusion_tf.checkpoint.folder import FILES, open_part
 from stable_diffusion_tf.checkpoint.open import open_checkpoint
 from stable_diffusion_tf.checkpoint.taesd import open_taesd
 from stable_diffusion_tf.checkpoint.textual_inversion import read_embedding
+from stable_diffusion_tf.checkpoint.write import write_json
 from stable_diffusion_tf.disk import is_folder, is_there, mode_of, open_file
-from tests.tiny import write_checkpoint
 
 NOBODY = 65534
+
+
+def a_folder(folder: Path) -> Path:
+    """With configs that leave all to the defaults, and no weights."""
+    for part in ("text_encoder", "unet", "vae"):
+        write_json(folder / part / "config.json", {})
+    return folder
 
 
 def pipe(path: Path) -> Path:
@@ -91,7 +98,7 @@ def test_an_odd_place_for_a_preview_is_told(tmp_path, make):
 @pytest.mark.parametrize("make", [pipe, circle, device], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
 def test_an_odd_config_is_told(tmp_path, make, name):
-    folder = write_checkpoint(tmp_path / "model")
+    folder = a_folder(tmp_path / "model")
     (folder / name).unlink(missing_ok=True)
     path = make(folder / name)
     assert said(StableDiffusion.load, folder) == f"{path} {ODD[make]}"
@@ -136,7 +143,7 @@ def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, call, name):
 
 
 def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
-    folder = write_checkpoint(tmp_path / "model")
+    folder = a_folder(tmp_path / "model")
     monkeypatch.chdir(folder)  # nobody may not come in by the path from the root
     with locked(folder / "unet" / "config.json"):
         told = said(StableDiffusion.load, Path())

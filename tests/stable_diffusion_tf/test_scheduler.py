@@ -21,6 +21,7 @@ from stable_diffusion_tf.scheduler import (
     previous,
     snr,
     timesteps,
+    trailing_timesteps,
     velocity_to_eps,
     velocity_to_x0,
 )
@@ -71,6 +72,21 @@ def test_alphas_follow_the_scaled_linear_schedule():
     roots = np.sqrt(betas)
     np.testing.assert_allclose(betas[[0, -1]], [0.00085, 0.012], rtol=1e-9)
     np.testing.assert_allclose(np.diff(roots), np.diff(roots)[0], rtol=1e-6)
+
+
+def test_alphas_follow_the_linear_schedule():
+    alphas = alphas_cumprod(0.0001, 0.02, schedule="linear")
+    betas = 1 - alphas / np.concatenate([[1.0], alphas[:-1]])
+    np.testing.assert_allclose(betas, np.linspace(0.0001, 0.02, 1000), rtol=1e-9)
+
+
+@patient
+@given(st.integers(1, 1000))
+def test_trailing_timesteps_begin_at_the_last_and_are_as_many_as_asked(n):
+    found = trailing_timesteps(n)
+    assert found.shape == (n,) and found[0] == 999 and found[-1] >= 0
+    assert n == 1 or np.ptp(np.diff(found)) <= 1
+    assert trailing_timesteps(50).tolist() == list(range(999, 0, -20))
 
 
 def test_timesteps_of_50():
