@@ -142,7 +142,7 @@ def test_an_lcm_is_told_as_one(sd, tmp_path):
 
 @pytest.mark.parametrize("probe", [Probe(CROSS), Probe("unet.*.to_q"), Probe("unet*", norm)])
 def test_memory_is_bounded(sd, tmp_path, probe):
-    with pytest.raises(UsageError, match=r"in each step.*memory=.*with .* MB: narrow"):
+    with pytest.raises(UsageError, match=r"in each step.*memory=.*with .* kB: narrow"):
         Film.shoot(sd, PROMPT, steps=2, probes=[probe], out=tmp_path / "run", memory=10)
     assert not (tmp_path / "run" / "frames" / "000.safetensors").exists()
 
@@ -178,7 +178,7 @@ def test_only_the_step_at_hand_is_kept(tmp_path):
 def test_a_disk_that_is_too_small_is_told_before_the_run(sd, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(camera.shutil, "disk_usage", lambda _: usage(10_000))
-    with pytest.raises(UsageError, match=r"film of 3 steps takes .* MB, and .*run has 0\.0 MB"):
+    with pytest.raises(UsageError, match=r"film of 3 steps takes 18\.4 kB, and .*run has 10\.0 kB"):
         Film.shoot(sd, PROMPT, steps=3, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
