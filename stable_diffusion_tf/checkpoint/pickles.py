@@ -1,12 +1,11 @@
 """torch's .bin, .ckpt and .pt files, read without torch and without running what they ask for.
 
-A pickle is a program. This reader takes only the instructions that torch writes, and of all the
+A pickle is a program. Our machine runs only the instructions that torch writes, and of all the
 functions that they may name only the few below, each replaced by our own; nothing is imported.
 Formats: torch/serialization.py, the zip of torch ≥ 1.6 and the stream before it.
 """
 
-import pickle
-import pickletools
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import ml_dtypes
 import numpy as np
 
 from ..errors import UsageError
+from .pickle_machine import Machine, Sealed, fill, run
 from .tensors import read_numbers
 
 STORAGES = {
@@ -34,26 +34,30 @@ STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-OPCODES = """
-    PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID
-    NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT
-    BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES
-    EMPTY_DICT SETITEM SETITEMS EMPTY_LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
-    BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE
-"""  # those that pickle emits for containers, numbers, text and globals
+MOST_PICKLED = 4 * 2**20  # bytes: names and shapes; of a training run of SD 1.x, a tenth of it
+MOST_AXES = 8
+MOST_REPEATED = 2**20  # numbers that a tensor may have of fewer in its storage
 INNER = ("state_dict", "string_to_param")  # where a model and a web UI's embedding keep tensors
 LEGACY = (0x1950A86A20F9469CFC6C, 1001, True)  # magic number, protocol, little-endian
 
 
-class Sealed:
-    """What a pickle may make: the state that it wants to give it is let go."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 class State(Sealed, dict):
-    """collections.OrderedDict."""
+    """collections.OrderedDict, empty or of pairs."""
+
+    def __init__(self, pairs: list[Any] | tuple[()] = ()):
+        taken = list(pairs)
+        if taken:
+            pairs.clear()  # a list is taken once: shared by many, it would cost each its length
+        fill(self, taken)
+
+
+class Module(Sealed):
+    """torch.nn.ParameterDict, as the textual inversion of the paper's own code keeps its words."""
+
+    parameters: Any = None
+
+    def set_state(self, state: Any) -> None:
+        self.parameters = state.get("_parameters")
 
 
 class Leftover(Sealed):
@@ -63,15 +67,13 @@ class Leftover(Sealed):
         pass
 
 
-class Parameter(Sealed):
+def parameter(tensor: Any, *rest: Any) -> Any:
     """torch._utils._rebuild_parameter: the tensor itself."""
-
-    def __new__(cls, tensor: Any, *rest: Any) -> Any:
-        return tensor
+    return tensor
 
 
 @dataclass(frozen=True)
-class Storage(Sealed):
+class Storage:
     """Numbers in a row, of which tensors are views."""
 
     key: str
@@ -84,7 +86,7 @@ class Storage(Sealed):
 
 
 @dataclass(frozen=True)
-class Tensor(Sealed):
+class Tensor:
     """torch._utils._rebuild_tensor_v2: a view of a storage, measured in numbers, not bytes."""
 
     storage: Storage
@@ -104,23 +106,29 @@ class Tensor(Sealed):
 
     @property
     def fits(self) -> bool:
-        """Whether it is a view at all, and lies within its storage."""
+        """Whether it is a view at all, and lies within its storage. By a stride of 0 it may show a
+        number many times, but then it is small: 4 bytes must not become gigabytes."""
         return (
             isinstance(self.storage, Storage)
             and type(self.shape) is type(self.strides) is tuple
+            and len(self.shape) <= MOST_AXES
             and all(type(n) is int and n >= 0 for n in (self.start, *self.shape, *self.strides))
             and len(self.shape) == len(self.strides)
             and self.start + self.span <= self.storage.count
+            and math.prod(n or 1 for n in self.shape) <= max(self.storage.count, MOST_REPEATED)
         )
 
 
 HARMLESS = {  # what a pickle may name → what it gets
     "collections.OrderedDict": State,
     "torch._utils._rebuild_tensor_v2": Tensor,
-    "torch._utils._rebuild_parameter": Parameter,
+    "torch._utils._rebuild_parameter": parameter,
+    "torch.nn.modules.container.ParameterDict": Module,
     **{f"torch.{name}": name for name in STORAGES},
-    **dict.fromkeys(  # in sd-v1-4.ckpt and its like
+    **dict.fromkeys(  # in sd-v1-4.ckpt and its like, and in a ParameterDict
         (
+            "builtins.set",
+            "__builtin__.set",
             "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
             "numpy.core.multiarray.scalar",
             "numpy._core.multiarray.scalar",
@@ -132,44 +140,50 @@ HARMLESS = {  # what a pickle may name → what it gets
 }
 
 
-class Unpickler(pickle.Unpickler):
-    """Makes nothing but containers, numbers, text and what is `HARMLESS`."""
+def unpickle(file: IO[bytes], place: str) -> tuple[Any, set[Storage]]:
+    """The next object in the file, which then stands behind it, and the storages it views."""
+    start, storages = file.tell(), set()
 
-    def __init__(self, file: IO[bytes], place: str):
-        super().__init__(file)
-        self.place = place
-        self.storages: set[Storage] = set()
-
-    def find_class(self, module: str, name: str) -> Any:
-        asked = f"{module}.{name}"
+    def find(asked: str) -> Any:
         if asked not in HARMLESS:
             raise UsageError(
-                f"{self.place} wants to run {asked}, which no checkpoint needs: nothing was run; "
+                f"{place} wants to run {asked}, which no checkpoint needs: nothing was run; "
                 f"fetch the model as .safetensors"
             )
         return HARMLESS[asked]
 
-    def persistent_load(self, found: Any) -> Storage:
-        kind, storage, key, _, count, *views = found
-        if kind != "storage" or type(key) is not str or type(count) is not int or any(views):
-            raise ValueError("it has a storage of an unknown kind")
-        made = Storage(key, STORAGES[storage], count)
-        self.storages.add(made)
+    def keep(noted: Any) -> Storage:
+        made = storage_of(noted)
+        storages.add(made)
         return made
 
-
-def unpickle(file: IO[bytes], place: str) -> tuple[Any, set[Storage]]:
-    """The next object in the file, which then stands behind it, and the storages it views."""
-    start, known = file.tell(), OPCODES.split()
-    for opcode, _, _ in pickletools.genops(file):
-        if opcode.name not in known:
+    pickled = BytesIO(file.read(MOST_PICKLED))
+    try:
+        found = run(pickled, Machine(find, keep), place)
+    except ValueError:
+        if pickled.tell() == MOST_PICKLED:
             raise UsageError(
-                f"{place} has the pickle instruction {opcode.name}, which no weights need: nothing "
-                f"was run; fetch the model as .safetensors"
-            )
-    file.seek(start)
-    unpickler = Unpickler(file, place)
-    return unpickler.load(), unpickler.storages
+                f"{place} lists more than any model holds; fetch it as .safetensors"
+            ) from None
+        raise
+    file.seek(start + pickled.tell())
+    return found, storages
+
+
+def storage_of(noted: Any) -> Storage:
+    """What torch notes of a storage: ('storage', class, key, device, count), and None in old files,
+    where a view of another storage would stand."""
+    if type(noted) is not tuple or len(noted) > 6:
+        raise ValueError("it has a storage of an unknown kind")
+    kind, storage, key, _, count, *views = noted
+    if kind != "storage" or type(key) is not str or type(count) is not int or any(views):
+        raise ValueError("it has a storage of an unknown kind")
+    return Storage(key, STORAGES[storage], count)
+
+
+def tensors_of(found: Any) -> Any:
+    """A dictionary of tensors, however it was kept."""
+    return found.parameters if isinstance(found, Module) else found
 
 
 class TorchFile:
@@ -181,7 +195,8 @@ class TorchFile:
     def __init__(self, place: str, found: Any, offsets: dict[Storage, int]):
         self.place, self.offsets = place, offsets
         found = found if isinstance(found, dict) else {}
-        state = next((found[k] for k in INNER if isinstance(found.get(k), dict)), found)
+        inner = (tensors_of(found.get(name)) for name in INNER)
+        state = next((held for held in inner if isinstance(held, dict)), found)
         self.tensors = {
             name: tensor
             for name, tensor in state.items()
@@ -231,15 +246,25 @@ def open_zip(path: Path) -> TorchFile:
                 f"{path} is a zip, but not of torch; unpack it and name what was in it"
             )
         folder = folders[0]
-        if f"{folder}byteorder" in members and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in members and begin(archive, f"{folder}byteorder", 7) != b"little":
             raise UsageError(f"{path} was written big-endian; save it again on another machine")
-        found, storages = unpickle(BytesIO(archive.read(f"{folder}data.pkl")), place)
+        found, storages = unpickle(
+            BytesIO(begin(archive, f"{folder}data.pkl", MOST_PICKLED)), place
+        )
         offsets = {}
         for storage in storages:
             member = members.get(f"{folder}data/{storage.key}")
             if member and member.compress_type == ZIP_STORED and member.file_size == storage.bytes:
                 offsets[storage] = first_byte(file, member)
     return TorchFile(place, found, offsets)
+
+
+def begin(archive: ZipFile, name: str, most: int) -> bytes:
+    """A member's first bytes: what it unpacks to may be a thousand times what it takes."""
+    if archive.getinfo(name).compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"its {name} is packed in an unknown way")
+    with archive.open(name) as member:
+        return member.read(most)
 
 
 def first_byte(file: IO[bytes], member: ZipInfo) -> int:
