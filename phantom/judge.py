@@ -64,12 +64,12 @@ def stand_alike(scene: Scene, found: dict[str, Thing]) -> bool:
     return side_of(found[a.name], found[b.name]) == side_of(a, b)
 
 
-def judge(picture: np.ndarray, most: int = 2) -> Findings:
-    """The background and up to `most` things in a picture, (64, 64, 3) uint8."""
+def judge(picture: np.ndarray, most: int = 2, things: tuple[str, ...] = THINGS) -> Findings:
+    """The background and up to `most` of the `things` in a picture, (64, 64, 3) uint8."""
     picture = picture.astype(np.float32) / 255
     colour = background_colour(picture)
     far = {name: np.linalg.norm(colour * 255 - rgb) for name, rgb in BACKGROUNDS.items()}
-    matches = best_matches(score_maps(picture, colour), most)
+    matches = best_matches(score_maps(picture, colour, things), most, things)
     return Findings(min(far, key=far.get), tuple(int(c) for c in np.rint(colour * 255)), matches)
 
 
@@ -82,20 +82,22 @@ def background_colour(picture: np.ndarray) -> np.ndarray:
     return np.median(pixels[np.sum((pixels - chosen) ** 2, axis=-1) < NEAR**2], axis=0)
 
 
-@lru_cache(maxsize=1)
-def templates() -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=2)
+def templates(things: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The sprites, colour and opacity, at every size: their conjugate spectra
     (sizes, things, 4, CANVAS, CANVAS/2 + 1), and the inner products of their four channels
     (sizes, things, 4, 4)."""
-    ink = np.zeros((len(SIZES), len(THINGS), 4, CANVAS, CANVAS), np.float32)
+    ink = np.zeros((len(SIZES), len(things), 4, CANVAS, CANVAS), np.float32)
     for i, side in enumerate(SIZES.values()):
         inside = slice(MARGIN, MARGIN + side)
-        for j, name in enumerate(THINGS):
+        for j, name in enumerate(things):
             ink[i, j, :, inside, inside] = sprite(name, side).transpose(2, 0, 1)
     return np.conj(np.fft.rfft2(ink)), np.einsum("stahw,stbhw->stab", ink, ink)
 
 
-def score_maps(picture: np.ndarray, colour: np.ndarray) -> list[np.ndarray]:
+def score_maps(
+    picture: np.ndarray, colour: np.ndarray, things: tuple[str, ...]
+) -> list[np.ndarray]:
     """Size by size the score of each thing at each place, (things, rows, columns); row and column
     0 stand for −OVER.
 
@@ -103,7 +105,7 @@ def score_maps(picture: np.ndarray, colour: np.ndarray) -> list[np.ndarray]:
     background, in the sprite's square and MARGIN around it: a correlation that also falls when
     the contrast is wrong, as a plain normalised one does not.
     """
-    spectra, products = templates()
+    spectra, products = templates(things)
     rest = np.zeros((3, CANVAS, CANVAS), np.float32)
     inside = slice(OVER + MARGIN, OVER + MARGIN + SIDE)
     rest[:, inside, inside] = (picture - colour).transpose(2, 0, 1)
@@ -125,7 +127,7 @@ def score_maps(picture: np.ndarray, colour: np.ndarray) -> list[np.ndarray]:
     return maps
 
 
-def best_matches(maps: list[np.ndarray], most: int) -> tuple[Match, ...]:
+def best_matches(maps: list[np.ndarray], most: int, things: tuple[str, ...]) -> tuple[Match, ...]:
     """The highest scores, one after the other, at places that do not overlap; changes the maps."""
     found = []
     while len(found) < most:
@@ -134,7 +136,7 @@ def best_matches(maps: list[np.ndarray], most: int) -> tuple[Match, ...]:
         score = float(maps[best][index, y, x])
         if score < FLOOR:
             break
-        thing = Thing(THINGS[index], list(SIZES)[best], int(y) - OVER, int(x) - OVER)
+        thing = Thing(things[index], list(SIZES)[best], int(y) - OVER, int(x) - OVER)
         found.append(Match(thing, score))
         for scores, side in zip(maps, SIZES.values(), strict=True):
             at = np.arange(scores.shape[1]) - OVER

@@ -48,13 +48,15 @@ SPRITE_SIDE, SHEET_COLUMNS = 128, 13
 
 
 def read_concepts() -> list[dict[str, str]]:
-    """All things on the sprite sheet, in its order: name, family, learned (yes or no)."""
+    """All things on the sprite sheet, in its order: name, family, and, yes or no, whether the
+    shipped phantom learned it and whether it is core: unlike every other core thing."""
     with open(HERE / "concepts.tsv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
 CONCEPTS = read_concepts()
 THINGS = tuple(c["name"] for c in CONCEPTS if c["learned"] == "yes")
+CORE = tuple(c["name"] for c in CONCEPTS if c["core"] == "yes")
 FAMILY = {c["name"]: c["family"] for c in CONCEPTS}
 
 
@@ -201,22 +203,23 @@ def draw_scene(
     rng: np.random.Generator,
     allowed: Callable[[tuple[str, ...], str], bool] = for_training,
     count: int | None = None,
+    things: tuple[str, ...] = THINGS,
 ) -> Scene:
-    """A random scene of `count` things (None: one or two) whose names pass `allowed`."""
+    """A random scene of `count` of the `things` (None: one or two) whose names pass `allowed`."""
     count = count or int(rng.integers(1, 3))
     while True:
-        names = tuple(map(str, rng.choice(THINGS, size=count, replace=False)))
+        names = tuple(map(str, rng.choice(things, size=count, replace=False)))
         background = str(rng.choice(list(BACKGROUNDS)))
         if allowed(names, background) and not any(blends_in(n, background) for n in names):
             break
     sizes = tuple(SIZES) if count == 1 else ("small", "")
     while True:
-        things = tuple(put(rng, name, sizes) for name in names)
-        if count == 1 or apart(*things):
+        placed = tuple(put(rng, name, sizes) for name in names)
+        if count == 1 or apart(*placed):
             break
     colour = np.clip(BACKGROUNDS[background] + rng.integers(-JITTER, JITTER + 1, size=3), 0, 255)
-    caption = write_caption(rng, background, things)
-    return Scene(background, tuple(int(c) for c in colour), things, caption)
+    caption = write_caption(rng, background, placed)
+    return Scene(background, tuple(int(c) for c in colour), placed, caption)
 
 
 def scenes(
@@ -224,10 +227,11 @@ def scenes(
     number: int,
     allowed: Callable[[tuple[str, ...], str], bool] = for_training,
     count: int | None = None,
+    things: tuple[str, ...] = THINGS,
 ) -> list[Scene]:
-    """`number` scenes from a seed."""
+    """`number` scenes of `things` from a seed."""
     rng = np.random.default_rng(seed)
-    return [draw_scene(rng, allowed, count) for _ in range(number)]
+    return [draw_scene(rng, allowed, count, things) for _ in range(number)]
 
 
 def render(scene: Scene) -> np.ndarray:
