@@ -66,13 +66,19 @@ def look(some: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     roles = np.zeros((len(some), CELLS**2, ROLES), np.float32)
     names = np.zeros((len(some), 2), np.int32)
     for scene, share, name in zip(some, roles, names, strict=True):
-        seen = masks(scene)
-        things = [thing.name for thing in named(scene)]
-        covered = np.stack([seen[key] for key in (scene.background, *things)])
-        cells = resize_by_area(covered, CELLS, CELLS)  # (roles, 4, 4)
-        share[:, : len(cells)] = cells.reshape(len(cells), -1).T
-        name[: len(things)] = [1 + THINGS.index(thing) for thing in things]
+        things = named(scene)
+        share[:] = roles_of(scene, things)
+        name[: len(things)] = [1 + THINGS.index(thing.name) for thing in things]
     return roles, names, colours
+
+
+def roles_of(scene: Scene, ordered: Sequence[Thing]) -> np.ndarray:
+    """What share of each cell the background and the things, in this order, cover, (cells, 3)."""
+    seen = masks(scene)
+    covered = np.stack([seen[key] for key in (scene.background, *(t.name for t in ordered))])
+    roles = np.zeros((CELLS**2, ROLES), np.float32)
+    roles[:, : len(covered)] = resize_by_area(covered, CELLS, CELLS).reshape(len(covered), -1).T
+    return roles
 
 
 def spread(roles: np.ndarray, names: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from keras import ops
 
 from phantom.train_text import TEXT, number_words, read_text_encoder
 from phantom.training import PHANTOM, STATES, train
-from phantom.world import render, scenes
+from phantom.world import THINGS, render, scenes
 from stable_diffusion_tf import layers, scheduler
 from stable_diffusion_tf.checkpoint.folder import (
     EXTRAS,
@@ -78,16 +78,17 @@ class Data:
     empty: np.ndarray  # (77,)
 
 
-def encode_scenes(folder: Path, number: int, seed: int) -> Data:
+def encode_scenes(folder: Path, number: int, seed: int, things: tuple[str, ...] = THINGS) -> Data:
     """The training scenes through the image encoder; kept on disk for the next run with the same
     encoder."""
     encoder_file = (folder / "vae" / FILES["vae"]).read_bytes()
-    cache = STATES / f"latents-{number}-{seed}-{zlib.crc32(encoder_file):08x}.npz"
+    source = zlib.crc32(",".join(things).encode(), zlib.crc32(encoder_file))
+    cache = STATES / f"latents-{number}-{seed}-{source:08x}.npz"
     if not cache.exists():
         config = from_dict(VAEConfig, read_json(folder / "vae" / "config.json"))
         encoder = build_encoder(config)
         load(encoder, open_part(folder, "vae"), ignore=EXTRAS["encoder"])
-        drawn = scenes(seed, number)
+        drawn = scenes(seed, number, things=things)
         captions, empty, words = number_words(drawn)
         latents = np.concatenate([encode(encoder, drawn[i : i + 64]) for i in range(0, number, 64)])
         latents = (latents * config.scaling_factor).astype(np.float16)
@@ -106,16 +107,24 @@ def draw_batch(data: Data, alphas: np.ndarray, weigh: Weigh, since: int, rng: np
     """A batch as fit wants it, from timestep `since` on: the noised latents, the noise, the
     weight of each."""
     rows = rng.integers(len(data.latents), size=BATCH)
-    x0 = data.latents[rows].astype(np.float32)
-    noise = rng.standard_normal(x0.shape, dtype=np.float32)
-    # evenly spread over the timesteps, so that the loss of a batch says more
-    shares = (rng.random() + rng.permutation(BATCH)) / BATCH
-    t = (since + shares * (len(alphas) - since)).astype(np.int32)
+    noised, noise, weight = add_noise(data.latents[rows], alphas, weigh, since, rng)
     ids = data.captions[rows].astype(np.int32)
     ids[rng.random(BATCH) < EMPTY_CAPTIONS] = data.empty
+    return noised | {"ids": ids}, noise, weight
+
+
+def add_noise(
+    latents: np.ndarray, alphas: np.ndarray, weigh: Weigh, since: int, rng: np.random.Generator
+):
+    """{x, t} of a batch of latents, from timestep `since` on, the noise, the weight of each."""
+    x0, number = latents.astype(np.float32), len(latents)
+    noise = rng.standard_normal(x0.shape, dtype=np.float32)
+    # evenly spread over the timesteps, so that the loss of a batch says more
+    shares = (rng.random() + rng.permutation(number)) / number
+    t = (since + shares * (len(alphas) - since)).astype(np.int32)
     weight = weigh(scheduler.snr(t, alphas)).astype(np.float32)[:, None, None]  # per cell
     x = scheduler.add_noise(x0, noise, t, alphas).astype(np.float32)
-    return {"x": x, "t": t, "ids": ids}, noise, weight
+    return {"x": x, "t": t}, noise, weight
 
 
 def start_quiet(unet: UNet) -> None:

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from stable_diffusion_tf.errors import UsageError
+
 PHANTOM = Path("weights/phantom")  # where the trained parts go
 STATES = Path("checkpoints")  # weights, their average and the optimiser, to go on from
 
@@ -68,8 +70,30 @@ def train(
 
     Once the state has reached `steps`, this only loads it and takes the average.
     """
+    optimizer = resume(model, name, Trapezoid(peak, steps, 100, max(1, steps // 4)), **losses)
+    data = Steps(draw, seed, int(optimizer.iterations), steps)
+    if len(data):
+        print(f"{name}: step {data.first} of {steps}")
+        saver = SaveState(STATES / f"{name}.weights.h5", every)
+        model.fit(data, shuffle=False, callbacks=[saver])
+    optimizer.finalize_variable_values(model.trainable_variables)
+
+
+def take_average(model: keras.Model, name: str) -> int:
+    """Give a model the average of its weights from the saved state, of a run that may still go
+    on; how many steps that took. Raises UsageError where there is no state."""
+    if not (STATES / f"{name}.weights.h5").exists():
+        raise UsageError(f"there is no {STATES / name}.weights.h5: train first")
+    still = Trapezoid(0.0, 1, warmup=1, fall=1)  # a schedule as in `train`: the state has its shape
+    optimizer = resume(model, name, still, loss="mse")
+    optimizer.finalize_variable_values(model.trainable_variables)
+    return int(optimizer.iterations)
+
+
+def resume(model: keras.Model, name: str, rate, **losses) -> keras.optimizers.Optimizer:
+    """The model made ready to fit, from the saved state if there is one."""
     optimizer = keras.optimizers.AdamW(
-        Trapezoid(peak, steps, warmup=100, fall=max(1, steps // 4)),
+        rate,
         weight_decay=1e-3,
         beta_2=0.99,
         global_clipnorm=1.0,
@@ -81,8 +105,4 @@ def train(
     state = STATES / f"{name}.weights.h5"
     if state.exists():
         model.load_weights(state)
-    data = Steps(draw, seed, int(optimizer.iterations), steps)
-    if len(data):
-        print(f"{name}: step {data.first} of {steps}")
-        model.fit(data, shuffle=False, callbacks=[SaveState(state, every)])
-    optimizer.finalize_variable_values(model.trainable_variables)
+    return optimizer

@@ -1,0 +1,171 @@
+"""Train the phantom whose words speak and whose padding is silent: `python -m
+phantom.train_silent train`, and `... write`, at any time, to keep what it has come to.
+
+As `phantom.train_diffusion` does, but the UNet never sees a caption's own end and padding: it sees
+those of the empty caption, or in half of the scenes those of another caption, which say nothing of
+the picture. So it has to read the words, as `phantom.train_words` taught them. Two levels, so that
+the middle is 8×8 and has something to lay out.
+"""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import tyro
+from keras import ops
+
+from phantom.contexts import Contexts, ends_of, with_padding_of
+from phantom.train_diffusion import (
+    EMPTY_CAPTIONS,
+    Data,
+    Weigh,
+    add_noise,
+    encode_scenes,
+    start_quiet,
+)
+from phantom.train_text import TEXT, read_text_encoder
+from phantom.train_words import NEXT
+from phantom.training import PHANTOM, take_average, train
+from phantom.world import CORE
+from stable_diffusion_tf import layers, scheduler
+from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
+from stable_diffusion_tf.clip import CLIPText
+from stable_diffusion_tf.config import UNetConfig
+from stable_diffusion_tf.unet import UNet
+
+UNET = UNetConfig(
+    sample_size=16,
+    block_out_channels=(48, 128),
+    layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    attention_head_dim=4,
+    cross_attention_dim=128,
+    norm_num_groups=16,
+)
+BATCH = 32
+OTHERS = 0.5  # of the scenes see the padding of another caption, the rest that of the empty one
+STATE = "silent"
+
+
+class Listener(keras.Model):
+    """{x (b, h, w, 4), t (b,), context (b, 77, width)} → the noise in x."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__(name="listener")
+        self.unet = UNet(config)
+
+    def build(self, *shapes):
+        pass
+
+    def call(self, inputs):
+        return ops.cast(self.unet(inputs["x"], inputs["t"], inputs["context"]), "float32")
+
+
+def build(config: UNetConfig, precision: str = "float32") -> Listener:
+    with layers.precision(precision):
+        model = Listener(config)
+    side, width = config.sample_size, config.cross_attention_dim
+    model(
+        {
+            "x": keras.KerasTensor((None, side, side, config.in_channels)),
+            "t": keras.KerasTensor((None,), dtype="int32"),
+            "context": keras.KerasTensor((None, 77, width)),
+        }
+    )
+    start_quiet(model.unet)
+    return model
+
+
+def encode_captions(folder: Path, data: Data) -> Contexts:
+    """The captions through the text encoder as it was taught, the empty one last; float16."""
+    network = CLIPText(replace(TEXT, vocab_size=len(data.words)))
+    layers.build(network, keras.KerasTensor((None, 77), dtype="int32"))
+    read_text_encoder(folder, network, data.words)
+    ids = np.concatenate([data.captions, data.empty[None]]).astype(np.int32)
+    parts = (network.predict_on_batch(ids[i : i + 64]) for i in range(0, len(ids), 64))
+    vectors = np.concatenate([part.astype(np.float16) for part in parts])
+    return Contexts(vectors, ends_of(ids, data.empty[-1]))
+
+
+def draw_batch(
+    data: Data, told: Contexts, alphas: np.ndarray, weigh: Weigh, rng: np.random.Generator
+):
+    """A batch as fit wants it: the noised latents and what is heard of them, the noise, the
+    weight of each."""
+    rows = rng.integers(len(data.latents), size=BATCH)
+    noised, noise, weight = add_noise(data.latents[rows], alphas, weigh, 0, rng)
+    empty = len(told.ends) - 1
+    own = np.where(rng.random(BATCH) < EMPTY_CAPTIONS, empty, rows)
+    padding = np.where(rng.random(BATCH) < OTHERS, rng.integers(empty, size=BATCH), empty)
+    context = with_padding_of(told[own], told[padding]).astype(np.float32)
+    return noised | {"context": context}, noise, weight
+
+
+def train_unet(
+    steps: int = 40000,
+    scene_count: int = 24576,
+    seed: int = 0,
+    precision: str = "float32",
+    out: Path = NEXT,
+    vae: Path = PHANTOM,
+    gamma: float = 2.0,
+    ceiling: float = 20.0,
+) -> None:
+    """Train the UNet; a run that was interrupted goes on from its last state.
+
+    Args:
+        steps: steps in all, of 32 scenes each.
+        scene_count: scenes to draw and encode.
+        seed: draws the scenes, the weights and the noise.
+        precision: float32, or mixed_bfloat16 where the processor has it.
+        out: the checkpoint folder; it holds text_encoder, the other parts are added.
+        vae: the checkpoint folder whose vae to use.
+        gamma: the weight of the loss is min(gamma / SNR, ceiling).
+        ceiling: see gamma.
+    """
+    keras.utils.set_random_seed(seed)
+    data = encode_scenes(vae, scene_count, seed, CORE)
+    told = encode_captions(out, data)
+    alphas = scheduler.alphas_cumprod()
+
+    def weigh(snr: np.ndarray) -> np.ndarray:
+        return np.minimum(gamma / snr, ceiling)
+
+    model = build(UNET, precision)
+    train(
+        model,
+        lambda rng: draw_batch(data, told, alphas, weigh, rng),
+        STATE,
+        steps,
+        seed,
+        every=150,
+        peak=1e-3,
+        loss="mse",
+    )
+    write_parts(model, out, vae)
+
+
+def write(out: Path = NEXT, vae: Path = PHANTOM) -> None:
+    """Write the newest state of a run, its average, to a checkpoint; the run may go on meanwhile.
+
+    Args:
+        out: the checkpoint folder; it holds text_encoder, the other parts are added.
+        vae: the checkpoint folder whose vae to use.
+    """
+    model = build(UNET)
+    print(f"the average of the weights after {take_average(model, STATE)} steps")
+    write_parts(model, out, vae)
+
+
+def write_parts(model: Listener, out: Path, vae: Path) -> None:
+    write_part(out, "unet", UNET, [model.unet], "float16")
+    write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
+    shutil.copytree(vae / "vae", out / "vae", dirs_exist_ok=True)
+    print(f"saved {out / 'unet'}, {out / 'scheduler'} and {out / 'vae'}")
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"train": train_unet, "write": write})

@@ -1,0 +1,128 @@
+"""The UNet that hears no padding: its batches, its states, and what is measured of it."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from phantom import patching, train_diffusion, train_silent, train_text, training
+from phantom.contexts import Contexts
+from phantom.judge import Findings, Match
+from phantom.world import CORE, THINGS, for_evaluation, scenes
+from stable_diffusion_tf import StableDiffusion, scheduler
+from stable_diffusion_tf.clip import build_clip
+from stable_diffusion_tf.errors import UsageError
+
+UNET = replace(train_silent.UNET, block_out_channels=(16, 16), cross_attention_dim=32)
+TEXT = replace(train_text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Captions 0 to 9 of five words, each full of its number, and the empty one, full of −1."""
+    owner = np.array([*range(10), -1], np.float32)
+    vectors = np.broadcast_to(owner[:, None, None], (11, 77, 32)).astype(np.float16)
+    return Contexts(vectors, np.array([6] * 10 + [1]))
+
+
+@pytest.fixture(scope="module")
+def data():
+    latents = np.zeros((10, 16, 16, 4), np.float16)
+    return train_diffusion.Data(latents, np.zeros((10, 77)), np.zeros(1), np.zeros(77))
+
+
+def test_a_batch_hears_words_but_never_the_padding_of_its_own(told, data):
+    alphas = scheduler.alphas_cumprod()
+    owners, silent = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        heard, noise, weight = train_silent.draw_batch(data, told, alphas, np.ones_like, rng)
+        assert heard["context"].shape == (32, 77, 32) and heard["x"].shape == noise.shape
+        assert weight.shape == (32, 1, 1)
+        owners.append(heard["context"][:, 0, 0])  # the start token is the caption's own
+        silent.append(heard["context"][:, 6:, 0])
+    owners, silent = np.concatenate(owners), np.concatenate(silent)
+    assert (silent == silent[:, :1]).all()
+    assert np.mean(owners == -1) == pytest.approx(train_diffusion.EMPTY_CAPTIONS, abs=0.03)
+    assert np.mean(silent[:, 0] == -1) == pytest.approx(1 - train_silent.OTHERS, abs=0.05)
+    words = owners >= 0
+    assert np.mean(silent[words, 0] == owners[words]) < 0.08  # by luck one in twenty
+
+
+@pytest.fixture(scope="module")
+def trained(data, told, tmp_path_factory):
+    """A run of 6 small steps: its folder, and the average of its weights."""
+    folder = tmp_path_factory.mktemp("run")
+    keras.utils.set_random_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "STATES", folder / "states")
+        model = train_silent.build(UNET)
+
+        def draw(rng):
+            return train_silent.draw_batch(
+                data, told, scheduler.alphas_cumprod(), np.ones_like, rng
+            )
+
+        training.train(model, draw, "silent", 6, 0, every=3, peak=1e-2, loss="mse")
+    return folder, model.get_weights()
+
+
+def test_the_average_is_taken_from_a_state(trained, monkeypatch):
+    folder, weights = trained
+    monkeypatch.setattr(training, "STATES", folder / "states")
+    model = train_silent.build(UNET)
+    assert training.take_average(model, "silent") == 6
+    for mine, theirs in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+    assert np.abs(weights[-1]).max() > 0  # it began at zero
+
+
+def test_without_a_state_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STATES", tmp_path)
+    with pytest.raises(UsageError, match="train first"):
+        training.take_average(train_silent.build(UNET), "silent")
+
+
+def test_what_is_written_opens_and_draws(trained, tmp_path, monkeypatch):
+    folder, weights = trained
+    monkeypatch.setattr(training, "STATES", folder / "states")
+    monkeypatch.setattr(train_silent, "UNET", UNET)
+    monkeypatch.setattr(train_text, "TEXT", TEXT)
+    words = np.arange(49408)
+    train_text.write_text_encoder(tmp_path, build_clip(TEXT), words)
+    train_silent.write(tmp_path)
+    sd = StableDiffusion.load(tmp_path)
+    written = sd.network("unet").get_weights()
+    for mine, theirs in zip(written, weights, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(mine), theirs, atol=2e-3)
+    context = sd.encode_text(["a cat", "a dog", "a cow"])
+    one = patching.pictures(sd, context, 2, 4.0, 0, 3)
+    np.testing.assert_array_equal(one, sd.generate(["a cat", "a dog", "a cow"], "", 2, 4.0))
+
+
+# --- which prompt is followed ------------------------------------------------------------------
+
+
+def test_neighbours_share_nothing():
+    some = patching.unlike(scenes(0, 90, for_evaluation, 2, CORE), 30)
+    names = [patching.names_of(scene) for scene in some]
+    for shift in (1, 2):
+        assert not any(a & b for a, b in zip(names, names[shift:] + names[:shift], strict=True))
+    with pytest.raises(UsageError, match="too few"):
+        patching.unlike(some[:1] * 9, 3)
+
+
+def test_the_next_of_a_kind():
+    np.testing.assert_array_equal(patching.neighbours(6), [1, 2, 0, 4, 5, 3])
+
+
+def test_things_are_counted_for_whoever_names_them():
+    told = patching.unlike(scenes(0, 60, for_evaluation, 2, THINGS), 3)
+    other = np.array([1, 2, 0])
+    seen = [Findings("red", (0, 0, 0), tuple(Match(t, 1.0) for t in told[1].things))] * 3
+    rows = range(3)
+    assert patching.found(told, seen, rows, rows) == 2  # picture 1 alone shows what it was told
+    assert patching.found(told, seen, rows, other) == 2  # picture 0, by the padding of prompt 1
+    assert patching.found(told, seen, [1], other) == 0
