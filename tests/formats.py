@@ -30,6 +30,11 @@ class Call:
 
 
 @dataclass(frozen=True)
+class New(Call):
+    """An object that is made without its __init__, as pickle makes most."""
+
+
+@dataclass(frozen=True)
 class Built:
     """A thing that is given a state when the pickle is loaded."""
 
@@ -67,7 +72,8 @@ def instructions(thing: Any) -> bytes:
         case dict():
             return b"}(" + b"".join(instructions(x) for pair in thing.items() for x in pair) + b"u"
         case Call(function, args):
-            return instructions(function) + instructions(args) + b"R"
+            made = b"\x81" if isinstance(thing, New) else b"R"
+            return instructions(function) + instructions(args) + made
         case Built(built, state):
             return instructions(built) + instructions(state) + b"b"
         case Saved(key):
@@ -82,9 +88,9 @@ def torch_tree(tree: Any, storages: list[np.ndarray], more: tuple = ()) -> Any:
         case np.ndarray():
             return torch_tensor(tree, storages, more)
         case Call(function, args):
-            return Call(function, torch_tree(args, storages, more))
+            return type(tree)(function, torch_tree(args, storages, more))
         case Built(thing, state):
-            return Built(torch_tree(thing, storages, more), state)
+            return Built(torch_tree(thing, storages, more), torch_tree(state, storages, more))
         case dict():
             return {key: torch_tree(value, storages, more) for key, value in tree.items()}
         case tuple() | list():

@@ -152,7 +152,9 @@ def unpickle(file: IO[bytes], place: str) -> tuple[Any, set[Storage]]:
             )
         return HARMLESS[asked]
 
-    def keep(noted: Any) -> Storage:
+    def keep(noted: Any) -> Any:
+        if type(noted) is tuple and noted[:2] == ("module", Module):  # and its source, in old files
+            return Module
         made = storage_of(noted)
         storages.add(made)
         return made

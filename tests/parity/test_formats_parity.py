@@ -13,6 +13,7 @@ from stable_diffusion_tf.checkpoint.folder import DiffusersFolder
 from stable_diffusion_tf.checkpoint.open import open_checkpoint
 from stable_diffusion_tf.checkpoint.single import SingleFile
 from stable_diffusion_tf.checkpoint.tensors import Source
+from stable_diffusion_tf.checkpoint.textual_inversion import read_embedding
 from tests import oracles
 from tests.formats import write_stream, write_zip
 from tests.golden.make_compvis import compvis, converted
@@ -90,7 +91,7 @@ def test_a_modules_state_is_read_and_the_module_itself_is_not(tmp_path):
         open_tensors(tmp_path / "state.bin"), {k: v.numpy() for k, v in module.state_dict().items()}
     )
     torch.save(module, tmp_path / "module.bin")
-    with pytest.raises(UsageError, match="NEWOBJ, which no weights need: nothing was run"):
+    with pytest.raises(UsageError, match="Sequential, which no checkpoint needs: nothing was run"):
         open_tensors(tmp_path / "module.bin")
 
 
@@ -123,6 +124,22 @@ def case(request) -> SimpleNamespace:
         for part, model in vars(models).items()
     }
     return SimpleNamespace(anatomy=anatomy, models=models, parts=parts)
+
+
+@pytest.mark.parametrize("form", STREAM)
+def test_words_as_the_papers_own_code_saves_them_are_read(tmp_path, form):
+    """Of textual inversion: ldm/modules/embedding_manager.py, save."""
+    import torch
+
+    rows = torch.randn(3, 768)
+    tree = {
+        "string_to_token": {"*": torch.tensor(265)},
+        "string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(rows)}),
+    }
+    torch.save(tree, tmp_path / "toy.pt", _use_new_zipfile_serialization=STREAM[form])
+    word, found = read_embedding(tmp_path / "toy.pt")
+    assert word == "toy"
+    np.testing.assert_array_equal(found, rows.numpy())
 
 
 def as_diffusers_saves(case: SimpleNamespace, folder: Path, **options) -> Path:

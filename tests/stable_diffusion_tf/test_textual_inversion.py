@@ -21,7 +21,7 @@ from stable_diffusion_tf.checkpoint.textual_inversion import (
 from stable_diffusion_tf.config import CLIPTextConfig
 from stable_diffusion_tf.tokenizer import BOS, EOS, Tokenizer
 from tests import oracles
-from tests.formats import write_stream, write_zip
+from tests.formats import Built, Call, Global, New, write_stream, write_zip
 from tests.golden.make_relatives import GOLDEN
 from tests.oracles import LCM
 
@@ -135,6 +135,17 @@ def test_the_web_uis_form_is_named_by_its_file(tmp_path):
     np.testing.assert_array_equal(found, rows)
 
 
+def parameters(**tensors: np.ndarray) -> Built:
+    """A torch.nn.ParameterDict."""
+    wrapped = {
+        name: Call(Global("torch._utils._rebuild_parameter"), (tensor, True, ()))
+        for name, tensor in tensors.items()
+    }
+    hooks = Call(Global("__builtin__.set"), ([],))
+    state = {"training": True, "_parameters": wrapped, "_non_persistent_buffers_set": hooks}
+    return Built(New(Global("torch.nn.modules.container.ParameterDict")), state)
+
+
 WEB_UI = {"string_to_token": {"*": 265}, "name": "of-training", "step": 1500, "sd_checkpoint": None}
 
 
@@ -144,6 +155,14 @@ WEB_UI = {"string_to_token": {"*": 265}, "name": "of-training", "step": 1500, "s
     [
         ("learned_embeds.bin", {"<toy>": vectors(WIDTH)}, "<toy>"),
         ("nerfy.pt", WEB_UI | {"string_to_param": {"*": vectors(3, WIDTH)}}, "nerfy"),
+        (  # the paper's own code
+            "embeddings_gs-6099.pt",
+            {
+                "string_to_token": {"*": np.array(265)},
+                "string_to_param": parameters(**{"*": vectors(2, WIDTH)}),
+            },
+            "embeddings_gs-6099",
+        ),
     ],
 )
 def test_torchs_files_are_read_without_torch(tmp_path, write, name, tree, expected):
