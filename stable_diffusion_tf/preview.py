@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint.strict import load
-from .checkpoint.taesd import open_taesd
+from .checkpoint.strict import check_names, load, skeleton
+from .checkpoint.taesd import file_of, open_taesd
 from .compiled import ArrayFunction, compiled
 from .config import TAESDConfig
 from .images import to_model
@@ -19,11 +19,15 @@ class Preview:
     """A TAESD folder, read by `checkpoint.taesd`, as two functions of arrays.
 
     Latents are scaled ones, (b, h, w, 4), as StableDiffusion's are; images are (b, H, W, 3). The
-    decoder is read at once, the encoder when first needed. Raises UsageError.
+    decoder is read at once, the encoder when first needed; that its file, where there is one, is
+    no other network's, is looked at now. Raises UsageError.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        if file_of(self.folder, "encoder"):
+            config, source = open_taesd(self.folder, "encoder")
+            check_names(skeleton(lambda: build_taesd_encoder(config)), source, ())
         _, self.decode = read_half(self.folder, "decoder", build_taesd_decoder)
 
     @cached_property

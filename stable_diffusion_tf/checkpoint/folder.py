@@ -62,6 +62,8 @@ OTHER_PIPELINES = {  # how model_index.json's _class_name begins → what the fo
     "AnimateDiff": "AnimateDiff",
     "Flux": "FLUX",
     "PixArt": "PixArt",
+    "AudioLDM": "AudioLDM",
+    "MusicLDM": "MusicLDM",
     "Kandinsky": "Kandinsky",
 }
 OTHER_CONTEXTS = {
@@ -72,7 +74,7 @@ OTHER_CONTEXTS = {
 OTHER_INPUTS = {  # channels that the UNet takes → what it is
     5: "a depth model of Stable Diffusion 2",
     7: "an upscaler",
-    8: "InstructPix2Pix",
+    8: "InstructPix2Pix or another model of 8 channels",  # GeoWizard, AudioLDM
     9: "an inpainting model",
 }
 SD1 = "only whole models of Stable Diffusion 1.x and its relatives are read here"

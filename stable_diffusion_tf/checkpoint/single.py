@@ -19,10 +19,12 @@ PARTS = {  # part → its prefix, and how it is told to the user
     "unet": ("model.diffusion_model.", "UNet"),
     "vae": ("first_stage_model.", "VAE"),
 }
+LORA = "a LoRA, which changes a model but is none"
 OTHERS = (  # a pattern of names → what a file with such a name is
     (r"^conditioner\.", "Stable Diffusion XL"),
     (r"^cond_stage_model\.model\.", "Stable Diffusion 2"),
-    (r"(^|[._])lora[._]", "a LoRA, which changes a model but is none"),
+    (r"(^|[._])lora[._]", LORA),
+    (r"^(unet|text_encoder):\d+:(up|down|alpha)$", LORA),  # of cloneofsimo, some with words
     (r"^(control_model|input_hint_block|controlnet_cond_embedding)\.", "a ControlNet"),
     (r"(^|\.)joint_blocks\.", "Stable Diffusion 3"),
     (r"(^|\.)double_blocks\.", "FLUX"),
@@ -33,7 +35,7 @@ ALONE = (  # the same, where a file has none of the prefixes
     (r"^(down_blocks|input_blocks|time_embed\w*)\.", "a UNet alone"),
     (r"^((en|de)coder\.(conv_in|mid|down|up)|(post_)?quant_conv\.)", "a VAE alone"),
     (r"^((text_model|transformer|embeddings)\.|encoder\.layers\.)", "a text encoder alone"),
-    (r"^(<.*>|emb_params)$", "a textual-inversion embedding"),
+    (r"^(<.*>|emb_params|\*)$", "a textual-inversion embedding"),
 )
 LEFTOVERS = (  # what training leaves behind besides the parts
     "model_ema.*",

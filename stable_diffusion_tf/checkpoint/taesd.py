@@ -10,8 +10,15 @@ from .files import open_tensors, read_json
 from .tensors import Renamed, Source
 
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+AUTHORS_ENDINGS = ("safetensors", "pth")
 OTHER = {"encoder": "decoder", "decoder": "encoder"}
 LAYERS_BEFORE = {"encoder": 0, "decoder": 1}  # the author counts the decoder's tanh, diffusers not
+
+
+def file_of(folder: Path, part: str) -> Path | None:
+    """Where the 'encoder' or the 'decoder' lies, diffusers' file before its author's."""
+    names = (*DIFFUSERS_FILES, *(f"taesd_{part}.{ending}" for ending in AUTHORS_ENDINGS))
+    return next((folder / name for name in names if is_there(folder / name)), None)
 
 
 def open_taesd(folder: Path, part: str) -> tuple[TAESDConfig, Source]:
@@ -21,16 +28,14 @@ def open_taesd(folder: Path, part: str) -> tuple[TAESDConfig, Source]:
     taesd_encoder.safetensors and taesd_decoder.safetensors (.bin and .pth are read too). Raises
     UsageError.
     """
-    theirs = [folder / name for name in DIFFUSERS_FILES]
-    authors = [folder / f"taesd_{part}.{ending}" for ending in ("safetensors", "pth")]
-    found = next((path for path in (*theirs, *authors) if is_there(path)), None)
+    found = file_of(folder, part)
     if found is None:
         raise UsageError(
-            f"no TAESD {part} in {folder}: neither {theirs[0].name} nor {authors[0].name}; "
-            f"fetch madebyollin/taesd"
+            f"no TAESD {part} in {folder}: neither {DIFFUSERS_FILES[0]} nor "
+            f"taesd_{part}.{AUTHORS_ENDINGS[0]}; fetch madebyollin/taesd"
         )
     source = open_tensors(found)
-    if found in authors:
+    if found.name not in DIFFUSERS_FILES:
         return TAESDConfig(), Renamed(source, {diffusers_name(k, part): k for k in source.shapes()})
     place = folder / "config.json"
     config = from_dict(TAESDConfig, read_json(place), place)

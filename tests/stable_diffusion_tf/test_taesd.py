@@ -18,6 +18,7 @@ from stable_diffusion_tf.config import TAESDConfig, from_dict, to_dict
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.preview import Preview
 from stable_diffusion_tf.taesd import build_taesd_decoder, build_taesd_encoder
+from tests.formats import write_zip
 from tests.golden.make_relatives import GOLDEN, tiny_inputs
 from tests.oracles import TAESD, draw_loud, parting
 
@@ -166,6 +167,32 @@ def test_the_pipeline_previews_once_it_has_the_folder(folder):
 def test_a_preview_of_a_wrong_folder_is_refused_at_once(tmp_path):
     with pytest.raises(UsageError, match="no TAESD decoder"):
         Preview(tmp_path)
+
+
+@pytest.mark.parametrize("part", BUILD)
+@pytest.mark.parametrize("name", ["taesd_{}.pth", "taesd_{}.safetensors"])
+def test_another_network_in_its_place_is_refused_when_it_is_named(tmp_path, part, name):
+    """Neither half is accepted until it is used."""
+    for half, build in BUILD.items():
+        shapes = {k: diffusers_shape(v) for k, v in variables(build(TAESDConfig())).items()}
+        theirs = {AUTHORS_NAME[half](k): np.zeros(shape, np.float32) for k, shape in shapes.items()}
+        save_file(theirs, tmp_path / f"taesd_{half}.safetensors")
+    Preview(tmp_path)
+    (tmp_path / f"taesd_{part}.safetensors").unlink()
+    place = tmp_path / name.format(part)
+    write_zip(place, {"distilbert.embeddings.word_embeddings.weight": np.zeros((9, 8), np.float32)})
+    with pytest.raises(UsageError, match=f"^{re.escape(str(place))} .*unexpected: .*distilbert"):
+        StableDiffusion.load("phantom").load_preview(tmp_path)
+
+
+def test_a_decoder_alone_previews(tmp_path):
+    shapes = {k: diffusers_shape(v) for k, v in variables(BUILD["decoder"](TAESDConfig())).items()}
+    theirs = {AUTHORS_NAME["decoder"](k): draw_loud(k, shape) for k, shape in shapes.items()}
+    save_file(theirs, tmp_path / "taesd_decoder.safetensors")
+    preview = Preview(tmp_path)
+    assert preview.decode_latent(np.zeros((1, 2, 2, 4), np.float32)).shape == (1, 16, 16, 3)
+    with pytest.raises(UsageError, match="no TAESD encoder"):
+        preview.encode_image(np.zeros((1, 16, 16, 3), np.uint8))
 
 
 def test_a_preview_wants_pictures_of_whole_cells(folder):

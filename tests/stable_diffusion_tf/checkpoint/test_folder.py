@@ -212,7 +212,9 @@ SDXL, SD2 = "Stable Diffusion XL", "Stable Diffusion 2"
         ("unet/config.json", {"cross_attention_dim": 2048}, SDXL),
         ("unet/config.json", {"attention_head_dim": [5, 10, 20, 20]}, SD2),
         ("unet/config.json", {"in_channels": 9}, "an inpainting model"),
-        ("unet/config.json", {"in_channels": 8}, "InstructPix2Pix"),
+        ("unet/config.json", {"in_channels": 8}, "InstructPix2Pix or another model of 8 channels"),
+        ("model_index.json", {"_class_name": "AudioLDMPipeline"}, "AudioLDM"),
+        ("unet/config.json", {"cross_attention_dim": [1024] * 4}, SD2),
         (
             "scheduler/scheduler_config.json",
             {"prediction_type": "v_prediction"},
@@ -233,6 +235,7 @@ def test_another_model_is_called_by_its_name(tmp_path, file, content, expected):
         ("model_index.json", {"_class_name": "LatentConsistencyModelPipeline"}),
         ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}),
         ("unet/config.json", {"cross_attention_dim": [768, 768], "in_channels": 4}),
+        ("unet/config.json", {"attention_head_dim": [8, 8, 8, 8]}),
     ],
     ids=str,
 )

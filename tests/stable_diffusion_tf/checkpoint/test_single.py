@@ -215,15 +215,17 @@ OTHERS = {
     "a LoRA": tensors(f"lora_unet_{BLOCK}.lora_down.weight", f"lora_unet_{BLOCK}.alpha"),
     "a LoRA, ": tensors("unet.down_blocks.0.attentions.0.attn1.to_q.lora_A.weight"),
     "a LoRA, which": tensors("unet.mid_block.attentions.0.attn1.processor.to_q_lora.up.weight"),
+    "a LoRA, which changes": tensors("<s1>", "unet:0:up", "unet:0:down", "text_encoder:0:up"),
     "a ControlNet": tensors("control_model.time_embed.0.weight"),
     "AnimateDiff": tensors("down_blocks.0.motion_modules.0.norm.weight"),
     "an inpainting model": tensors(CONV_IN, shape=(320, 9, 3, 3)),
-    "InstructPix2Pix": tensors(CONV_IN, shape=(320, 8, 3, 3)),
+    "InstructPix2Pix or another model of 8 channels": tensors(CONV_IN, shape=(320, 8, 3, 3)),
     "a UNet alone": tensors("down_blocks.0.resnets.0.conv1.weight"),
     "a VAE alone": tensors("encoder.conv_in.weight", "decoder.conv_in.weight", "loss.logvar"),
     "a VAE alone;": tensors("decoder.mid.block_1.conv1.weight"),
     "a text encoder alone": tensors("text_model.encoder.layers.0.mlp.fc1.weight"),
     "a textual-inversion embedding": tensors("<cat>", shape=(768,)),
+    "a textual-inversion embedding; ": tensors("*", shape=(2, 768)),
 }
 
 
