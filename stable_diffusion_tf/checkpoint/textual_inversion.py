@@ -42,7 +42,8 @@ def read_embedding(path: Path) -> tuple[str, np.ndarray]:
     name, shape = next(iter(shapes.items()))
     if len(shape) not in (1, 2) or 0 in shape:
         raise UsageError(f"{path} is no textual inversion: its tensor is {shape}, not (n, width)")
-    rows = np.atleast_2d(source.get(name)).astype(np.float32)
+    with np.errstate(over="ignore"):  # float64 may hold more, which is told
+        rows = np.atleast_2d(source.get(name)).astype(np.float32)
     if not np.isfinite(rows).all():
         raise UsageError(f"{path} holds NaN or infinite numbers; fetch it again")
     return path.stem if name in NAMELESS else name, rows
@@ -53,9 +54,9 @@ ANOTHER = "give another, as word='<toy>', or --words '<toy>=FILE'"
 
 def new_word(word: str, tokenizer: Tokenizer, place: object) -> str:
     """The word as prompts will be told to hold it. Raises UsageError where the tokenizer knows it
-    already or it is not one word."""
+    already, it is not one word, or it holds what would steer a terminal."""
     word = clean(word)
-    if not word or " " in word:
+    if not word or " " in word or not word.isprintable():
         raise UsageError(f"{place}: {word!r} is not one word; {ANOTHER}")
     if len(tokenizer.encode(word)) == 1 or word in tokenizer.added:
         raise UsageError(f"{place}: the word {word} is there already; {ANOTHER}")

@@ -186,6 +186,7 @@ def test_a_folder_of_diffusers_is_read(tmp_path):
         ({"<toy>": np.float32(1)[None][0:1].reshape(())}, "no textual inversion"),
         ({"<toy>": np.array([1, np.nan], np.float32)}, "holds NaN"),
         ({"<toy>": np.array([[1, np.inf]], np.float32)}, "holds NaN or infinite"),
+        ({"<toy>": np.array([[1, 1e300]])}, "holds NaN or infinite"),
     ],
 )
 def test_what_is_no_embedding_is_told(tmp_path, tensors, told):
@@ -200,6 +201,7 @@ def test_what_is_no_embedding_is_told(tmp_path, tensors, told):
     [
         ("", "not one word"),
         ("my toy", "not one word"),
+        ("to\u202ey", "not one word"),
         ("cat", "cat is there already"),
         ("CAT", "cat is there already"),
         ("<Style>", "<style> is there already"),
