@@ -30,6 +30,8 @@ from phantom.train_words import NEXT
 from phantom.training import PHANTOM, take_average, train
 from phantom.world import CORE
 from stable_diffusion_tf import layers, scheduler
+from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
+from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import UNetConfig
@@ -111,6 +113,7 @@ def train_unet(
     precision: str = "float32",
     out: Path = NEXT,
     vae: Path = PHANTOM,
+    start_from: Path | None = None,
     gamma: float = 2.0,
     ceiling: float = 20.0,
 ) -> None:
@@ -123,6 +126,8 @@ def train_unet(
         precision: float32, or mixed_bfloat16 where the processor has it.
         out: the checkpoint folder; it holds text_encoder, the other parts are added.
         vae: the checkpoint folder whose vae to use.
+        start_from: a checkpoint folder whose unet to train on, where there is no state to go on
+            from; by default a fresh start.
         gamma: the weight of the loss is min(gamma / SNR, ceiling).
         ceiling: see gamma.
     """
@@ -135,6 +140,8 @@ def train_unet(
         return np.minimum(gamma / snr, ceiling)
 
     model = build(UNET, precision)
+    if start_from:
+        load(model.unet, open_part(start_from, "unet"), EXTRAS["unet"])
     train(
         model,
         lambda rng: draw_batch(data, told, alphas, weigh, rng),

@@ -15,7 +15,13 @@ from stable_diffusion_tf import StableDiffusion, scheduler
 from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.errors import UsageError
 
-UNET = replace(train_silent.UNET, block_out_channels=(16, 16), cross_attention_dim=32)
+UNET = replace(
+    train_silent.UNET,
+    block_out_channels=(16,),
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    cross_attention_dim=32,
+)  # one level, so that its step is traced in seconds
 TEXT = replace(train_text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
 
 
@@ -100,6 +106,27 @@ def test_what_is_written_opens_and_draws(trained, tmp_path, monkeypatch):
     context = sd.encode_text(["a cat", "a dog", "a cow"])
     one = patching.pictures(sd, context, 2, 4.0, 0, 3)
     np.testing.assert_array_equal(one, sd.generate(["a cat", "a dog", "a cow"], "", 2, 4.0))
+
+
+def test_a_run_goes_on_from_what_was_written(trained, data, told, tmp_path, monkeypatch):
+    _, weights = trained
+    train_silent.write_part(tmp_path, "unet", UNET, [with_weights(weights).unet], "float16")
+    monkeypatch.setattr(training, "STATES", tmp_path / "states")
+    monkeypatch.setattr(train_silent, "UNET", UNET)
+    monkeypatch.setattr(train_silent, "encode_scenes", lambda *_: data)
+    monkeypatch.setattr(train_silent, "encode_captions", lambda *_: told)
+    monkeypatch.setattr(train_silent, "write_parts", lambda *_: None)
+    begun = []
+    monkeypatch.setattr(train_silent, "train", lambda model, *_, **__: begun.append(model))
+    train_silent.train_unet(start_from=tmp_path)
+    for mine, theirs in zip(begun[0].get_weights(), weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-3)  # they were float16
+
+
+def with_weights(weights):
+    model = train_silent.build(UNET)
+    model.set_weights(weights)
+    return model
 
 
 # --- which prompt is followed ------------------------------------------------------------------
