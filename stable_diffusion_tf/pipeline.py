@@ -49,9 +49,9 @@ PRECISIONS = {"float32": 4, "bfloat16": 2, "float16-storage": 2}  # bytes of a w
 SMALLEST_TILE = 16  # latent cells
 MOST_GUIDANCE = 1e6  # what float32 bears to the end of any run, and a thousand times what is of use
 LARGE = 100e6  # bytes; parts that take more are given back when they are done
-SPACINGS = {  # linspace is the way of samplers that are not here, whose models take any
+SPACINGS = {
     "leading": scheduler.timesteps,
-    "linspace": scheduler.timesteps,
+    "linspace": scheduler.linspace_timesteps,
     "trailing": scheduler.trailing_timesteps,
 }
 NETWORKS = {  # part → its folder, its config, how it is built

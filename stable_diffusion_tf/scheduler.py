@@ -57,6 +57,13 @@ def trailing_timesteps(n: int, train_steps: int = 1000) -> np.ndarray:
     return np.round(np.arange(train_steps, 0, -train_steps / n)).astype(np.int64)[:n] - 1
 
 
+def linspace_timesteps(n: int, train_steps: int = 1000) -> np.ndarray:
+    """(n,) int64, descending: "linspace" spacing (arXiv 2305.08891, table 2), from the last to 0.
+    n = 50 gives 999, 979, 958 … 0."""
+    n = check_steps(n, train_steps)
+    return np.linspace(0, train_steps - 1, n).round()[::-1].astype(np.int64)
+
+
 def check_steps(n: int, train_steps: int) -> int:
     n = whole("steps", n, 25)
     if not 1 <= n <= train_steps:

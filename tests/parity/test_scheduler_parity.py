@@ -11,6 +11,7 @@ from stable_diffusion_tf.scheduler import (
     alphas_cumprod,
     ddim_step,
     ddpm_step,
+    linspace_timesteps,
     previous,
     timesteps,
     trailing_timesteps,
@@ -88,12 +89,15 @@ def test_linear_alphas_agree(start, end):
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 7, 25, 50, 600, 1000])
-def test_trailing_timesteps_agree(n):
+@pytest.mark.parametrize(
+    ("spacing", "ours"), [("trailing", trailing_timesteps), ("linspace", linspace_timesteps)]
+)
+def test_timesteps_of_other_spacings_agree(n, spacing, ours):
     import diffusers
 
-    theirs = diffusers.DDIMScheduler(timestep_spacing="trailing")
+    theirs = diffusers.DDIMScheduler(timestep_spacing=spacing)
     theirs.set_timesteps(n)
-    np.testing.assert_array_equal(trailing_timesteps(n), theirs.timesteps)
+    np.testing.assert_array_equal(ours(n), theirs.timesteps)
 
 
 def test_noising_agrees(oracle):

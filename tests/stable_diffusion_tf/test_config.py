@@ -189,6 +189,7 @@ def test_trailing_timesteps_are_taken_where_the_folder_says_so(scheduled):
     assert scheduled().timesteps(4).tolist() == [751, 501, 251, 1]
     sd = scheduled(timestep_spacing="trailing")
     assert sd.timesteps(4).tolist() == [999, 749, 499, 249]
+    assert scheduled(timestep_spacing="linspace").timesteps(4).tolist() == [999, 666, 333, 0]
     steps = list(sd.denoise(CONTEXT, CONTEXT, steps=2, latent=LATENT))
     assert [step.t for step in steps] == [999, 499]
     x, _ = ddim_step(LATENT, steps[0].eps, 999, 499, sd.alphas)
