@@ -113,7 +113,9 @@ def examine(sd: "StableDiffusion", image: np.ndarray, prompt: str, seed: int) ->
     seen = instrument(sd, attention.probe())
     shots = attention.look(seen, image[None], [prompt], seed=seed)
     watched, plain = (one.predict_noise(x, time, context) for one in (seen, sd))
-    twins = sd.predict_noise(np.tile(x, (2, 1, 1, 1)), time, np.tile(context, (2, 1, 1)))
+    twins = sd.predict_noise(
+        rounding.nudged(np.tile(x, (2, 1, 1, 1))), time, np.tile(context, (2, 1, 1))
+    )
     return shots, rounding.hold(watched, plain, [plain, *np.split(twins, 2)])
 
 

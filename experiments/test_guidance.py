@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from phantom.prompts import shown
 from stable_diffusion_tf.errors import UsageError
 from xray import measure, rounding, sampling_plots, script
-from xray.drawing import paint
+from xray.drawing import draw, paint
 from xray.film import Film
 from xray.rounding import Held
 
@@ -73,10 +73,8 @@ def main(
         runs = [{"steps": steps, "guidance": scale} for scale in scales]
         same = np.repeat(context, pictures, 0)
         images = np.stack([paint(sd, same, noise, {"uncond": uncond, **run}) for run in runs])
-        alike = [
-            rounding.rows_of_one(sd, context, noise[:1], {"uncond": context, **run}, 2)
-            for run in runs
-        ]
+        twins = np.concatenate([noise[:1], rounding.nudged(noise[:1])])
+        alike = [draw(sd, same[:2], twins, {"uncond": context, **run}) for run in runs]
         sizes, ends = measure_noises(film), saturation(images)
         right = judge_all(images, prompt)
         start = find_onset(ends)
@@ -139,7 +137,7 @@ def find_onset(ends: np.ndarray) -> int | None:
 
 def hold_all(alike: Sequence[np.ndarray]) -> Held:
     """How far the ends at each scale are from those at the first, and how far rounding alone
-    reaches: for each scale one and the same picture in two rows, (2, h, w, c)."""
+    reaches: for each scale one picture in two rows, (2, h, w, c), one last bit apart at first."""
     apart = max(float(measure.gap(one[0], alike[0][0]).max()) for one in alike)
     return Held(apart, max(rounding.spread(one) for one in alike))
 

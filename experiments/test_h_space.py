@@ -35,7 +35,7 @@ from phantom.world import BACKGROUNDS, SIDE, THINGS
 from stable_diffusion_tf.errors import UsageError
 from xray import direction_plots, measure, rounding, script, steering
 from xray.direction_plots import Climb
-from xray.drawing import to_pictures
+from xray.drawing import draw, to_pictures
 
 EXAMPLE, OTHER = "a rabbit on a blue background", "a car on a blue background"
 SCALES = (-1.0, 0.0, 1.0, 1.5, 2.0)
@@ -88,7 +88,8 @@ def main(
     folder = script.make_folder(out, "test_h_space", prompt)
     with script.saving_into(folder):
         seen = steering.steer_all(sd, np.stack(contexts), noise, shapes, place, scales, run)
-        same = rounding.rows_of_one(sd, contexts[0][None], noise[:1], run, 4 * pictures)
+        given = steering.rows_of(np.stack(contexts), noise)
+        plain, again = (d(sd, *given, run) for d in (draw, rounding.redrawn))
         images, words = to_pictures(sd, seen.latents), to_pictures(sd, seen.plain[2:, :1])
         found = Climb(scales, find_shares(seen), sees(images, change[1]))
         title = finding(found, change, seen.place)
@@ -98,7 +99,8 @@ def main(
         arrays = {name: getattr(seen, name) for name in ("direction", "latents", "plain")}
         save_file({**arrays, "pictures": images}, folder / "climb.safetensors")
     tell(found, seen)
-    control = rounding.hold(seen.latents[scales.index(0)], seen.plain[[0, 1, 0, 1]], same)
+    zero = seen.latents[scales.index(0)].reshape(plain.shape)
+    control = rounding.hold(zero, plain, [plain, again])
     script.conclude(
         title,
         f"scale 0 beside the plain pictures: {control}",

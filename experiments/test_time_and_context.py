@@ -84,7 +84,7 @@ def main(
         ears = swapping.listen(sd, both, uncond, noise, heard)
         swaps = swapping.list_swaps(blocks, steps)
         jobs = [(Swap("itself"), 0), *((swap, i) for swap in swaps for i in range(pictures))]
-        same = rounding.rows_of_one(sd, context, noise[:1], run, batch)
+        again = rounding.redrawn(sd, np.repeat(context, batch, 0), noise, run)
         itself, *latents = swapping.swap_all(sd, jobs, noise, context, ears, run)
         latents = np.reshape(latents, (len(swaps), pictures, *itself.shape))
         ends = plain[-1].x_prev
@@ -97,7 +97,7 @@ def main(
         arrays = {"plain": ends, "latents": latents, "pictures": images}
         save_file(arrays, folder / "swaps.safetensors")
     tell(moved, fits)
-    control = rounding.hold(itself, ends[0], same)
+    control = rounding.hold(itself, ends[0], [ends, again])
     script.conclude(
         title,
         f"its own time and words put in by hand: {control}",

@@ -63,7 +63,7 @@ def main(
     plain = draw(sd, np.repeat(context, batch, 0), noise, run)
     folder = script.make_folder(out, "test_unet_ablation", prompt)
     with script.saving_into(folder):
-        same = rounding.rows_of_one(sd, context, noise[:1], run, batch)
+        again = rounding.redrawn(sd, np.repeat(context, batch, 0), noise, run)
         untouched, latents = knock_out(sd, places, knockouts, context, noise, run)
         images = decode(sd, np.concatenate([plain, latents]))
         usual = distance(images[1:batch], images[0]).mean()
@@ -79,7 +79,7 @@ def main(
     if missing:
         print("the judge misses something in the untouched picture: no knock-out is judged")
     tell(knockouts, lost, gone, usual)
-    control = rounding.hold(untouched, plain, same)
+    control = rounding.hold(untouched, plain, [plain, again])
     script.conclude(
         title,
         f"everything times one: {control}",

@@ -100,8 +100,8 @@ def main(
     folder = script.make_folder(out, "text_prompt_to_prompt", prompt)
     with script.saving_into(folder):
         latents, shots = draw_rows(sd, rows, contexts, word, Shares(cross, alike), noise, run)
-        plain = draw(sd, alone, first, run)  # one picture in all rows
-        control = rounding.hold(latents[0, :2], plain[:2], plain)
+        plain, again = (d(sd, alone, first, run) for d in (draw, rounding.redrawn))
+        control = rounding.hold(latents[0, :2], plain[:2], [*plain, *again])  # one picture in all
         images = np.stack([decode(sd, some) for some in latents], 1)  # (rows, pictures, H, W, 3)
         masks = np.stack([mask_of(seen, word, images.shape[2:4]) for seen in shots])
         masks = with_squares(masks, to_uint8(images[0]), asked(prompt)[0] - asked(other)[0])

@@ -111,7 +111,7 @@ def replay(
 ) -> Replay:
     """Make the run again as film.json tells it, as far as the film goes, and compare; nothing is
     written. With one machine, backend and precision it is identical; where the kernels are others,
-    it is held against the rounding of this machine, which one picture in two rows of a batch tells.
+    it is held against the rounding of this machine, which the same run tells alone and in a batch.
 
     sd: the model, or an instrument, whose rules stand for those of the film. probes, edits: None
     takes those of the film. Nothing that a film names is looked up: where it
@@ -145,7 +145,8 @@ def replay(
 def rounding_of(film: "Film", sd: "StableDiffusion") -> float:
     """How far rounding reaches here in the film's run, without its edits, as a share."""
     context, uncond = np.split(sd.encode_text([film.facts["prompt"], film.facts["negative"]]), 2)
-    return floor_of_runs(twin_runs(sd, context, uncond, starting(film, sd), film.facts), FIELDS)
+    runs = twin_runs(sd, context, starting(film, sd), film.facts | {"uncond": uncond})
+    return floor_of_runs(runs, FIELDS)
 
 
 def level_of(film: "Film") -> float:

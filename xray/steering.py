@@ -121,7 +121,7 @@ def steer_all(
     n, groups = len(new), (4, *new.shape)
     directions, ends = find_directions(sd, [*shapes], contexts[::2], known, run)
     plain = draw(sd, np.repeat(contexts, n, 0), np.concatenate([new] * 4), run)
-    steered = np.repeat(contexts[[0, 1, 0, 1]], n, 0), np.concatenate([new] * 4), run
+    steered = *rows_of(contexts, noise), run
     steer = steering(sd, shapes)
     reach = try_places(steer, directions, contexts[:1], known[:n], ends[:, :n], run)
     place = place or max(reach, key=lambda at: reach[at].mean())
@@ -129,6 +129,13 @@ def steer_all(
     latents = [steer(*steered, {place: np.float32(scale) * added}) for scale in scales]
     latents = np.stack(latents).reshape(-1, *groups)
     return Steered(place, directions[place], reach, latents, plain.reshape(groups))
+
+
+def rows_of(contexts: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a steered batch as `steer_all` draws them: both prompts, and both once more with
+    the direction shuffled, from the first third of the noise; arguments as for `steer_all`."""
+    n = len(noise) // 3
+    return np.repeat(contexts[[0, 1, 0, 1]], n, 0), np.concatenate([noise[:n]] * 4)
 
 
 # --- directions --------------------------------------------------------------------------------

@@ -97,7 +97,9 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
     edits = [Edit(HIDDEN, off(0)), Edit(f"{CROSS}.probs", off(1), heads=[1]), Edit(CROSS, off(2))]
     edited = instrument(sd, edits=edits)
     expected = drawing.draw(edited, np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0), run)
-    same = rounding.rows_of_one(sd, context, noise[:1], run, 4)
+    rows = np.repeat(context, 4, 0), np.repeat(noise[:1], 4, 0)
+    same = np.stack([d(sd, *rows, run) for d in (drawing.draw, rounding.redrawn)])
+    same = same.reshape(-1, *same.shape[2:])
     assert rounding.hold(ended, expected[:3], same).passed
     assert rounding.hold(untouched[0], expected[3], same).passed  # another row
     assert not rounding.hold(ended, expected[[1, 2, 0]], same).passed, "the wrong rows"
@@ -111,8 +113,8 @@ def test_a_latent_consistency_model_is_knocked_out_too(lcm):
     run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, lcm.draw_noise(0, 2)
     untouched, ended = knockout.knock_out(lcm, places, knockouts[:2], context, noise, run)
     plain = drawing.draw(lcm, np.repeat(context, 2, 0), noise, run)
-    same = rounding.rows_of_one(lcm, context, noise[:1], run, 2)
-    assert rounding.hold(untouched[0], plain[0], same).passed
+    again = rounding.redrawn(lcm, np.repeat(context, 2, 0), noise, run)
+    assert rounding.hold(untouched, plain, [plain, again]).passed
     assert np.all(ablation.apart(ended, plain[0]) > 0)
 
 

@@ -135,13 +135,15 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
 
 
 def test_the_control_fails_where_scale_0_is_not_the_plain_picture(tmp_path, monkeypatch, capfd):
-    """One cell of 12,288 is off by a thousandth; rounding is that of a real run."""
-    plain = RNG.normal(size=(4, 2, 16, 16, 4)).astype(np.float32)
-    latents = np.stack([plain[[0, 1, 0, 1]]] * 3)
-    latents[0, 0, 0, 0, 0, 0] += 1e-3
-    reach = {PLACE: np.array([0.1, 0.2])}
-    broken = steering.Steered(PLACE, np.ones((2, 96), np.float32), reach, latents, plain)
-    monkeypatch.setattr(steering, "steer_all", lambda *given: broken)
+    """One number of 8,192 is off by a thousandth; all else is a real run."""
+    steer_all = steering.steer_all
+
+    def off(*given):
+        seen = steer_all(*given)
+        seen.latents[0, 0, 0, 0, 0, 0] += 1e-3
+        return seen
+
+    monkeypatch.setattr(steering, "steer_all", off)
     with pytest.raises(SystemExit, match="control failed"):
         call(h_space.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     assert "the plain pictures: differs by 0.001; rounding on" in capfd.readouterr().out

@@ -29,6 +29,7 @@ def alone(monkeypatch) -> None:
 
 
 @pytest.mark.arithmetic
+@pytest.mark.bfloat16
 def test_it_tells_where_each_precision_parts(alone, tmp_path, monkeypatch, capfd):
     call(test_precision.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_precision")

@@ -239,7 +239,10 @@ def test_training_starts_from_no_noise_at_all(denoiser):
 
 
 @pytest.mark.arithmetic
-@pytest.mark.parametrize("precision, close", [("float32", 1e-4), ("mixed_bfloat16", 3e-2)])
+@pytest.mark.parametrize(
+    "precision, close",
+    [("float32", 1e-4), pytest.param("mixed_bfloat16", 3e-2, marks=pytest.mark.bfloat16)],
+)
 def test_centred_latents_give_the_same_pictures(precision, close, monkeypatch):
     keras.utils.set_random_seed(1)
     with layers.precision(precision):

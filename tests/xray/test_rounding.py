@@ -6,6 +6,7 @@ import pytest
 
 from stable_diffusion_tf import StableDiffusion
 from xray import rounding
+from xray.drawing import draw
 from xray.film import Film
 from xray.probe import Probe
 from xray.rounding import Held
@@ -50,16 +51,40 @@ def test_a_difference_is_told_with_the_floor():
     assert not Held(np.inf, 5e-6).passed and not Held(np.nan, 5e-6).passed
 
 
-def test_twins_hear_the_same_noise():
-    alone, both = rounding.Twins(3, 1), rounding.Twins(3, 1)
+def test_a_nudge_is_one_last_bit():
+    x = np.random.default_rng(0).standard_normal((2, 8, 8, 4), dtype=np.float32)
+    moved = rounding.nudged(x)
+    assert moved.dtype == np.float32 and set(np.unique(np.sign(moved - x))) == {-1, 0, 1}
+    assert np.all(np.abs(moved - x) <= np.spacing(np.abs(x)))
+
+
+def test_pictures_in_other_rows_hear_their_own_fresh_noise():
+    own = np.random.default_rng([3, 1])
+    other = rounding.FreshNoise(3, 3, [2, 0, 0, 1])
     for _ in range(2):
-        (row,) = alone.standard_normal((1, 2, 2, 4), np.float32)
-        np.testing.assert_array_equal(both.standard_normal((2, 2, 2, 4), np.float32), [row, row])
+        drawn = own.standard_normal((3, 2, 2, 4), dtype=np.float32)
+        again = other.standard_normal((4, 2, 2, 4), np.float32)
+        np.testing.assert_array_equal(again, drawn[[2, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_runs_redrawn_are_the_same_runs(sd, eta):
+    """Each picture has its own words, on both sides, its own start and its own fresh noise."""
+    contexts, noise = (
+        sd.encode_text(["a cat on red", "a dog on blue", "a tree"]),
+        sd.draw_noise(0, 3),
+    )
+    run = {"uncond": contexts[[2, 0, 1]], "steps": 3, "guidance": 4.0, "eta": eta, "seed": 5}
+    ends = draw(sd, contexts, noise, run)
+    again = rounding.redrawn(sd, contexts, noise, run)
+    assert 0 < rounding.spread([ends, again]) < 2e-4
+    assert np.abs(again - ends[::-1]).max() > 0.1
 
 
 def test_one_run_in_other_rows_and_batches_differs_by_rounding(sd, film):
-    runs = rounding.twin_runs(sd, film.text["context"], film.text["uncond"], film[0]["x"], RUN)
-    assert [len(steps) for steps in runs] == [3, 3] and runs[1][0].x.shape[0] == 2
+    run = RUN | {"uncond": film.text["uncond"]}
+    runs = rounding.twin_runs(sd, film.text["context"], film[0]["x"], run)
+    assert [len(steps) for steps in runs] == [3, 3] and runs[1][0].x.shape[0] == 3
     for frame, *twins in zip(film, *runs, strict=True):
         for twin in twins:
             for row in twin.x_prev:
@@ -83,10 +108,10 @@ def test_a_wrong_weight_is_not_forgiven(film):
 
 
 def test_a_wrong_row_is_not_forgiven(sd, film):
-    """Two words on both sides change places; and two noises that are as near as noises get."""
-    context, noise = sd.encode_text(["a cat on red", "a dog on red"]), sd.draw_noise(0, 2)
-    run = {"uncond": sd.encode_text(""), "steps": 1, "guidance": 1.0}
-    same = rounding.rows_of_one(sd, context[:1], noise[:1], run, 2)
-    *_, step = sd.denoise(context, latent=np.repeat(noise[:1], 2, 0), **run)
-    assert rounding.hold(step.x_prev[0], same[1], same).passed
-    assert not rounding.hold(step.x_prev[1], same[1], same).passed
+    """One noise, and words that differ in one of them: the rows are as near as rows get."""
+    contexts, noise = sd.encode_text(["a cat on red", "a dog on red"]), sd.draw_noise(0, 1)
+    given = contexts, np.repeat(noise, 2, 0), {"uncond": sd.encode_text(""), **RUN}
+    ends, again = (d(sd, *given) for d in (draw, rounding.redrawn))
+    assert rounding.hold(again, ends, [ends, again]).passed
+    held = rounding.hold(ends[::-1], ends, [ends, again])
+    assert not held.passed and held.difference > 100 * held.reaches
