@@ -4,8 +4,9 @@ Probes and edits act inside the traced function: what is read is one more output
 function, what changes from step to step one more input, so TensorFlow, JAX and PyTorch run it as
 fast as they run the model. Where a probe and an edit meet, the probe reads what the edit left.
 
-Reading changes no bit of the result: that is tested on the CPU of all three backends, with every
-value of the phantom read. A compiler that fuses otherwise elsewhere may move the last bits.
+Reading changes nothing but, on some machines, last bits, as any other compiled function does: that
+is tested on all three backends with every value of the phantom read, against how far rounding
+reaches there.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,7 +12,9 @@ from tests import tiny
 from tests.xray import toys
 from xray.addresses import dims_of, matches
 from xray.instrumented import instrument
+from xray.measure import parting
 from xray.probe import Edit, Mean, Probe, capture, take, taps
+from xray.rounding import MARGIN, floor_of_runs, hold, twin_runs
 from xray.watching import addresses, layers_of, watching
 
 pytestmark = pytest.mark.arithmetic
@@ -39,10 +41,22 @@ def plain_run(sd):
     return run(sd)[0]
 
 
-def same(one: list, other: list) -> bool:
-    return all(
-        np.array_equal(a.eps, b.eps) and np.array_equal(a.x_prev, b.x_prev)
+@pytest.fixture(scope="module")
+def reaches(sd):
+    """How far rounding moves such a run: an instrument is another compiled function."""
+    contexts = sd.encode_text(["a cat left of an apple", ""])
+    facts = {"uncond": contexts[1:], "steps": STEPS, "guidance": 7.5}
+    runs = twin_runs(sd, contexts[:1], sd.draw_noise(1), facts)
+    return floor_of_runs(runs, ("eps", "x_prev"))
+
+
+@pytest.fixture(scope="module")
+def same(reaches):
+    """Whether two runs differ by no more than rounding."""
+    return lambda one, other: all(
+        parting(getattr(a, name), getattr(b, name)) <= MARGIN * reaches
         for a, b in zip(one, other, strict=True)
+        for name in ("eps", "x_prev")
     )
 
 
@@ -236,20 +250,23 @@ def test_taps_leave_not_one_operation_in_the_graph(part, monkeypatch):
 # --- the phantom -------------------------------------------------------------------------------
 
 
-def test_reading_everything_changes_no_bit(sd, plain_run):
+def test_reading_everything_changes_nothing(sd, plain_run, same):
     assert same(run(sd, probes=[Probe("unet.*"), Probe("unet.*:in")])[0], plain_run)
 
 
-def test_reading_text_and_picture_changes_no_bit(sd):
-    context = sd.encode_text("a cat")
-    image = sd.decode_latent(sd.draw_noise(0))
-    seen = instrument(sd, ["text_encoder*", Probe("vae.*")])
-    assert np.array_equal(seen.encode_text("a cat"), context)
-    assert np.array_equal(seen.decode_latent(sd.draw_noise(0)), image)
-    moments, reads = sd.encode_posterior(image)[0], seen.reads
-    assert np.array_equal(seen.encode_posterior(image)[0], moments)
+def test_reading_text_and_picture_changes_nothing(sd):
+    latent, seen = sd.draw_noise(0), instrument(sd, ["text_encoder*", Probe("vae.*")])
+    rows = sd.encode_text(["a cat"] * 3)
+    context = seen.encode_text("a cat")
+    assert hold(context, rows[:1], rows).passed
+    images = sd.decode_latent(np.repeat(latent, 3, 0))
+    assert hold(seen.decode_latent(latent), images[:1], images).passed
+    moments = sd.encode_posterior(images)[0]
+    read = seen.encode_posterior(images[:1])[0]
+    assert hold(read, moments[:1], moments).passed
+    reads = seen.reads
     assert np.array_equal(reads["text_encoder"], context)
-    assert np.array_equal(np.split(reads["vae.moments"], 2, -1)[0], moments)
+    assert np.array_equal(np.split(reads["vae.moments"], 2, -1)[0], read)
     assert reads.dims["vae.decoder.mid_block.attentions.0.probs"] == (
         "image",
         "head",
@@ -268,17 +285,17 @@ def test_reading_text_and_picture_changes_no_bit(sd):
     ],
     ids=["identity", "identity of inputs", "no step", "no head"],
 )
-def test_an_edit_that_changes_nothing_changes_no_bit(sd, plain_run, edit):
+def test_an_edit_that_changes_nothing_moves_nothing(sd, plain_run, same, edit):
     assert same(run(sd, edits=[edit])[0], plain_run)
 
 
-def test_a_run_patched_with_itself_is_itself(sd, plain_run):
+def test_a_run_patched_with_itself_is_itself(sd, plain_run, same):
     places = [CROSS, "unet.*.attn1.probs", "unet.mid_block", "unet.*.skips.*"]
     _, read = run(sd, probes=[Probe(places)])
     assert same(run(sd, edits=[Edit(places, source=read)])[0], plain_run)
 
 
-def test_patching_everything_that_comes_out_gives_the_other_run(sd, plain_run):
+def test_patching_everything_that_comes_out_gives_the_other_run(sd, plain_run, same):
     _, read = run(sd, probes=[Probe("unet")])
     context = sd.encode_text(["a dog", "two"])
     patched = instrument(sd, edits=Edit("unet", take, source=read))
@@ -286,23 +303,22 @@ def test_patching_everything_that_comes_out_gives_the_other_run(sd, plain_run):
     assert same(other, plain_run)
 
 
-def test_an_edit_keeps_to_its_steps(sd, plain_run):
+def test_an_edit_keeps_to_its_steps(sd, plain_run, reaches):
     steps, _ = run(sd, edits=[Edit("unet.mid_block", lambda x: x * 0, steps=[1])])
-    moved = [not np.array_equal(a.eps, b.eps) for a, b in zip(steps, plain_run, strict=True)]
-    assert moved[:2] == [False, True]
-    np.testing.assert_array_equal(steps[1].x, plain_run[1].x)
+    moved = [parting(a.eps, b.eps) for a, b in zip(steps, plain_run, strict=True)]
+    assert moved[0] <= MARGIN * reaches and moved[1] > 1e-3
+    assert parting(steps[1].x, plain_run[1].x) <= MARGIN * reaches
 
 
 @pytest.mark.parametrize("half", ["cond", "uncond"])
-def test_an_edit_keeps_to_its_half(sd, plain_run, half):
+def test_an_edit_keeps_to_its_half(sd, plain_run, reaches, half):
     steps, _ = run(sd, edits=[Edit("unet.mid_block", lambda x: x * 0, half=half)])
     other = {"cond": "uncond", "uncond": "cond"}[half]
-    # a kernel may sum a batch's rows in another order; what the edit moves is far above that
     gap = {
-        h: np.abs(getattr(steps[0], f"eps_{h}") - getattr(plain_run[0], f"eps_{h}")).max()
+        h: parting(getattr(steps[0], f"eps_{h}"), getattr(plain_run[0], f"eps_{h}"))
         for h in (half, other)
     }
-    assert gap[other] == 0 and gap[half] > 1e-3
+    assert gap[other] <= MARGIN * reaches and gap[half] > 1e-3
 
 
 def test_an_edit_keeps_to_its_heads_and_tokens(sd):
@@ -325,7 +341,7 @@ def test_a_mean_is_the_mean(sd):
 
 
 @pytest.mark.parametrize("reduce", [None, Mean("head"), Mean(("head", "query")), lambda x: x[:, 0]])
-def test_attention_in_chunks_is_read_in_one_piece(sd, monkeypatch, reduce):
+def test_attention_in_chunks_is_read_in_one_piece(sd, monkeypatch, same, reduce):
     """A few queries at a time, as it is done where memory is short: reduced part by part."""
     self_attention = FIRST.replace("attn2", "attn1")
     whole = run(sd, probes=[Probe(self_attention, reduce)])[1][0][self_attention]
