@@ -58,8 +58,8 @@ def run(
     seen = instrument(sd, read, edits)
     start = first_latent(sd, seed, height, width, latent)
     check_memory(look_ahead(sd, start, seen.probes), steps)
-    asked = {"seed": seed, "steps": steps, "guidance": guidance, "eta": eta}
-    facts = facts_of(sd, prompt, negative, start, latent is None, asked)
+    asked = {"seed": seed, "negative": negative, "steps": steps, "guidance": guidance, "eta": eta}
+    facts = facts_of(sd, prompt, start, latent is None, asked)
     parts = tuple(parts_of(seen, facts, start, progress))
     return parts[-1].arrays["image"], Cache(seen, facts, parts, dict(seen.reads.dims))
 

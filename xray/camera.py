@@ -1,6 +1,7 @@
 """Shooting a film: the run, and its record as it goes on."""
 
 import hashlib
+import itertools
 import math
 import re
 import shutil
@@ -51,13 +52,13 @@ Progress = Callable[[Sequence[int]], Iterable[int]]
 def shoot(
     film: "type[Film]",
     sd: "StableDiffusion",
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
     negative: str = "",
     steps: int = 25,
     guidance: float = 7.5,
     eta: float = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     height: int | None = None,
     width: int | None = None,
     latent: np.ndarray | None = None,
@@ -67,10 +68,13 @@ def shoot(
     overwrite: bool = False,
     memory: float = 1e9,
     progress: Progress | None = None,
-) -> "Film":
+) -> "Film | list[Film]":
     """Draw a picture as `sd.generate` does, where nothing is edited, and keep the film.
     Where `sd` is an instrument, its rules are in force and on record too.
 
+    prompt, seed: of one or the other several, or of both: every prompt is drawn from every seed,
+    and the films, in the folders 000, 001, … of `out`, come as a list, the seeds of the first
+    prompt first. The networks are compiled once for all.
     height, width: in pixels; None is the model's own size. latent: where to start, (1, h, w, 4), of
     whatever size; None draws it from the seed. out: a folder, new or without a film. overwrite: the
     film that lies there gives way to this one once the run is over; what else lies there stays.
@@ -83,15 +87,35 @@ def shoot(
     from .instrumented import instrument
 
     out, seen = place("out", out), instrument(sd, probes, edits)
-    start = first_latent(sd, seed, height, width, latent)
-    asked = {"seed": seed, "steps": steps, "guidance": guidance, "eta": eta}
-    facts = facts_of(sd, prompt, negative, start, latent is None, asked)
-    facts |= rules_as_data(seen, out)
-    check_room(out, steps, start.nbytes, look_ahead(sd, start, seen.probes), memory)
-    parts = run(seen, facts, start, progress)
-    with in_place_of(film, out) if overwrite else nullcontext(out) as folder:
-        record(sd, facts, parts, seen.reads.dims, folder, memory)
-    return film.open(out)
+    asked = {"negative": negative, "steps": steps, "guidance": guidance, "eta": eta}
+    takes = takes_of(prompt, seed, out)
+    if not overwrite:
+        for _, _, folder in takes:
+            check_free(folder)
+    films = []
+    for words, number, folder in takes:
+        start = first_latent(sd, number, height, width, latent)
+        facts = facts_of(sd, words, start, latent is None, {"seed": number, **asked})
+        facts |= rules_as_data(seen, folder)
+        check_room(folder, steps, start.nbytes, look_ahead(sd, start, seen.probes), memory)
+        parts = run(seen, facts, start, progress)
+        with in_place_of(film, folder) if overwrite else nullcontext(folder) as written:
+            record(sd, facts, parts, seen.reads.dims, written, memory)
+        films.append(film.open(folder))
+    return films if np.ndim(prompt) or np.ndim(seed) else films[0]
+
+
+def takes_of(
+    prompt: str | Sequence[str], seed: int | Sequence[int], out: Path
+) -> list[tuple[str, int, Path]]:
+    """Each prompt with each seed, and the folder that it is for."""
+    if not np.ndim(prompt) and not np.ndim(seed):
+        return [(prompt, seed, out)]
+    prompts, seeds = (list(x) if np.ndim(x) else [x] for x in (prompt, seed))
+    if not prompts or not seeds:
+        raise UsageError("there is nothing to shoot: give one prompt and one seed at least")
+    pairs = itertools.product(prompts, seeds)
+    return [(*pair, out / f"{i:03}") for i, pair in enumerate(pairs)]
 
 
 def first_latent(
@@ -109,7 +133,6 @@ def first_latent(
 def facts_of(
     sd: "StableDiffusion",
     prompt: str,
-    negative: str,
     start: np.ndarray,
     from_seed: bool,
     asked: Mapping[str, Any],
@@ -117,7 +140,6 @@ def facts_of(
     """What film.json says of a run that starts from x, (1, h, w, 4), but for its rules."""
     return {
         "prompt": prompt,
-        "negative": negative,
         **asked,
         "start": "seed" if from_seed else "latent",
         "latent_shape": list(start.shape),
@@ -242,10 +264,15 @@ def record(
 
 def start_film(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write film.json and make room for the frames. Raises UsageError where there are some."""
-    if steps_there(folder) or (folder / IMAGE).exists():
-        raise UsageError(f"{folder} holds a film already; name another folder or overwrite=True")
+    check_free(folder)
     (folder / FRAMES).mkdir(parents=True, exist_ok=True)
     write_json(folder / FACTS, facts)
+
+
+def check_free(folder: Path) -> None:
+    """Raise UsageError where a film is."""
+    if steps_there(folder) or (folder / IMAGE).exists():
+        raise UsageError(f"{folder} holds a film already; name another folder or overwrite=True")
 
 
 def write_text(folder: Path, _: None, arrays: Arrays) -> None:

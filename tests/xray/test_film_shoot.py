@@ -457,6 +457,28 @@ def test_a_film_is_not_overwritten_by_what_is_made_of_it(sd, copy):
         Film.shoot(sd, PROMPT, **RUN, edits=edit, out=copy, overwrite=True)
 
 
+def test_several_prompts_and_seeds_are_shot_with_one_instrument(sd, tmp_path):
+    run = {"steps": 2, "probes": "unet.conv_in"}
+    films = Film.shoot(sd, ["a cat", "a dog"], seed=range(2), out=tmp_path / "pets", **run)
+    assert [film.folder.name for film in films] == ["000", "001", "002", "003"]
+    told = [(film.facts["prompt"], film.facts["seed"]) for film in films]
+    assert told == [("a cat", 0), ("a cat", 1), ("a dog", 0), ("a dog", 1)]
+    alone = Film.shoot(sd, "a dog", seed=1, out=tmp_path / "alone", **run)
+    assert np.array_equal(alone.read("unet.conv_in"), films[3].read("unet.conv_in"))
+    assert not np.array_equal(films[2].image, films[3].image)
+
+
+def test_a_film_in_the_way_stops_several_before_the_first(sd, film, tmp_path):
+    shutil.copytree(film.folder, tmp_path / "001")
+    with pytest.raises(UsageError, match="001 holds a film already"):
+        Film.shoot(sd, PROMPT, seed=[1, 2], steps=1, out=tmp_path)
+    assert not (tmp_path / "000").exists()
+    with pytest.raises(UsageError, match="nothing to shoot"):
+        Film.shoot(sd, [], steps=1, out=tmp_path, overwrite=True)
+    (only,) = Film.shoot(sd, PROMPT, seed=[1], steps=1, out=tmp_path, overwrite=True)
+    assert only.folder == tmp_path / "000"
+
+
 def test_a_run_patched_with_its_own_film_is_itself(sd, tmp_path):
     probes = [Probe(CROSS)]
     own = Film.shoot(sd, PROMPT, steps=2, probes=probes, out=tmp_path / "own")
