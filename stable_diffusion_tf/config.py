@@ -5,7 +5,7 @@ The fields bear the names that diffusers and transformers gave them; the default
 """
 
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin
@@ -234,6 +234,25 @@ def check_relations(config: Any, place: object = "config.json") -> None:
     for name, wanted, holds in RELATIONS[type(config)]:
         if not holds(config):
             raise UsageError(f"{place}: {name} is {getattr(config, name)!r}; it must be {wanted}")
+
+
+# Part and field of a model, and those of another part that must be the same.
+TOGETHER = (
+    ("unet", "cross_attention_dim", "text_encoder", "hidden_size"),
+    ("unet", "in_channels", "vae", "latent_channels"),
+)
+
+
+def check_together(configs: Mapping[str, Any], place: object) -> None:
+    """Raise UsageError where two of a model's parts, by name, do not fit together."""
+    for part, name, other, as_name in TOGETHER:
+        if part in configs and other in configs:
+            one, two = getattr(configs[part], name), getattr(configs[other], as_name)
+            if one != two:
+                raise UsageError(
+                    f"{place}: {name} of {part}/config.json is {one}, and {as_name} of "
+                    f"{other}/config.json is {two}: these parts are of two models"
+                )
 
 
 def value_of(field: Any, value: Any, place: object) -> Any:

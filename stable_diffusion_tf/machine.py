@@ -35,7 +35,17 @@ def linux_memory(
     table = {words[0]: int(words[1]) * 1024 for words in lines}
     allowed = limit.read_text().strip() if limit.is_file() else "max"
     total = table["MemTotal:"] if allowed == "max" else min(table["MemTotal:"], int(allowed))
-    return Memory(total, min(table["MemAvailable:"], total))
+    return Memory(total, min(table["MemAvailable:"], total, address_space()))
+
+
+def address_space(statm: Path = Path("/proc/self/statm")) -> int:
+    """Bytes that this process may still map: `ulimit -v` may allow less than there is."""
+    import resource  # not on Windows
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(0, allowed - int(statm.read_text().split()[0]) * resource.getpagesize())
 
 
 def macos_memory() -> Memory:

@@ -41,7 +41,7 @@ from .machine import memory, return_free_memory, return_memory_at_once
 from .preview import Preview
 from .sampling import Sampler, Step, ddim_sampler, lcm_sampler, walk
 from .tiles import decode_bytes, in_tiles
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, checked_texts
 from .unet import build_unet, unet_bytes
 from .vae import build_decoder, build_encoder, posterior
 
@@ -220,7 +220,13 @@ class StableDiffusion:
 
     def encode_text(self, prompts: str | Sequence[str]) -> np.ndarray:
         """The context of prompts, (b, 77, width) float32."""
-        return self.function("text_encoder")(self.tokenize(prompts))
+        ids, positions = self.tokenize(prompts), self.text_config.max_position_embeddings
+        if ids.shape[1] > positions:
+            raise UsageError(
+                f"the text encoder of {self.checkpoint.place} has {positions} positions, and a "
+                f"prompt takes {ids.shape[1]}: this is no text encoder of Stable Diffusion 1.x"
+            )
+        return self.function("text_encoder")(ids)
 
     @property
     def known_tokens(self) -> np.ndarray:
@@ -440,7 +446,7 @@ class StableDiffusion:
         width: int | None = None,
     ) -> np.ndarray:
         """Prompts → pictures, (b, H, W, 3) uint8."""
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = checked_texts(prompt)
         context = self.encode_text([*prompts, negative])
         self.finish("text_encoder")
         latent = self.draw_noise(seed, len(prompts), height, width)

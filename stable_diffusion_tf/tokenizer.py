@@ -19,6 +19,8 @@ import ftfy
 import numpy as np
 import regex
 
+from .errors import UsageError
+
 VOCABULARY_FILE = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 MERGES = 48_894  # the file holds more; CLIP was trained with the first 48,894
 LENGTH = 77
@@ -64,7 +66,7 @@ class Tokenizer:
 
         What does not fit is left out; `cut` says what that is.
         """
-        texts = _checked_texts(texts)
+        texts = checked_texts(texts)
         room = _room(length)
         rows = np.full((len(texts), length), EOS, dtype=np.int32)
         for row, text in zip(rows, texts, strict=True):
@@ -154,7 +156,7 @@ class Tokenizer:
 def clean(text: str) -> str:
     """Mend the encoding, unescape HTML twice, collapse whitespace, lower the case."""
     if not isinstance(text, str):
-        raise TypeError(f"a prompt must be a str, not {type(text).__name__}: {text!r:.60}")
+        raise UsageError(f"a prompt must be a str, not {type(text).__name__}: {text!r:.60}")
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return regex.sub(r"\s+", " ", text).strip().lower()
 
@@ -259,14 +261,15 @@ def _letter_bytes() -> dict[str, int]:
     return {letter: byte for byte, letter in _byte_letters().items()}
 
 
-def _checked_texts(texts: Sequence[str] | str) -> list[str]:
+def checked_texts(texts: Sequence[str] | str) -> list[str]:
+    """One text or several, as a list. Raises UsageError where one is no text."""
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes | bytearray) or not isinstance(texts, Sequence | np.ndarray):
-        raise TypeError(f"prompts must be a str or a list of str, not {type(texts).__name__}")
+        raise UsageError(f"prompts must be a str or a list of str, not {type(texts).__name__}")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"prompt {i} must be a str, not {type(text).__name__}: {text!r:.60}")
+            raise UsageError(f"prompt {i} must be a str, not {type(text).__name__}: {text!r:.60}")
     return list(texts)
 
 

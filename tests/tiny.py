@@ -15,8 +15,8 @@ from stable_diffusion_tf.vae import build_decoder, build_encoder
 
 TEXT = CLIPTextConfig(
     vocab_size=20,
-    hidden_size=8,
-    intermediate_size=12,
+    hidden_size=12,  # as wide as what the UNet attends to
+    intermediate_size=16,
     num_hidden_layers=1,
     num_attention_heads=2,
     max_position_embeddings=6,
@@ -60,18 +60,17 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 def write_checkpoint(folder: Path) -> Path:
     """The folder, with a checkpoint of all parts in which text and UNet fit together."""
-    text = replace(TEXT, hidden_size=UNET.cross_attention_dim)
     unet = replace(UNET, sample_size=8)
     text_encoder, noise, encoder, decoder = (
         scramble(build(config))
         for build, config in (
-            (build_clip, text),
+            (build_clip, TEXT),
             (build_unet, unet),
             (build_encoder, VAE),
             (build_decoder, VAE),
         )
     )
-    write_part(folder, "text_encoder", text, [text_encoder], "float32")
+    write_part(folder, "text_encoder", TEXT, [text_encoder], "float32")
     write_part(folder, "unet", unet, [noise], "float32")
     write_part(folder, "vae", VAE, [encoder, decoder], "float32")
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)

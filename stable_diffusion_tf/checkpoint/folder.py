@@ -10,6 +10,7 @@ from ..config import (
     UNetConfig,
     VAEConfig,
     check_relations,
+    check_together,
     from_dict,
     one_for_all,
 )
@@ -92,9 +93,12 @@ class DiffusersFolder:
         other = other_model(path)
         if other:
             raise UsageError(f"{path} is {other}; {SD1}")
+        told = {}
         for part, (name, config) in CONFIGS.items():
-            place = path / part / name
-            check_relations(from_dict(config, optional_json(place), place), place)
+            if is_there(place := path / part / name):
+                told[part] = from_dict(config, read_json(place), place)
+                check_relations(told[part], place)
+        check_together(told, path)
 
     def config(self, part: str) -> dict[str, Any]:
         read = optional_json if part == "scheduler" else read_json

@@ -158,6 +158,26 @@ def test_a_folder_with_such_a_value_is_refused_when_it_is_named(tmp_path, part, 
         StableDiffusion.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value", "other"),
+    [
+        ("unet", "cross_attention_dim", 768, "hidden_size of text_encoder/config.json is 12"),
+        ("vae", "latent_channels", 8, "in_channels of unet/config.json is 4"),
+    ],
+)
+def test_parts_of_two_models_are_refused(tmp_path, part, field, value, other):
+    with pytest.raises(UsageError) as told:
+        StableDiffusion.load(write_configs(tmp_path, **{part: {field: value}}))
+    assert other in str(told.value) and f"{field} of {part}/config.json is {value}" in str(
+        told.value
+    )
+
+
+def test_a_text_encoder_with_too_few_positions_says_so(tmp_path):
+    with pytest.raises(UsageError, match="has 6 positions, and a prompt takes 77"):
+        StableDiffusion.load(write_configs(tmp_path)).encode_text("a cat")
+
+
 # --- the schedule
 
 CONTEXT, LATENT = np.zeros((1, 77, 12), np.float32), np.ones((1, 8, 8, 4), np.float32)

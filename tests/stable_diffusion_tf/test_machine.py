@@ -38,6 +38,19 @@ def test_this_machine_has_memory():
     assert found.available is None or 0 < found.available <= found.total
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_what_ulimit_allows_counts(tmp_path, monkeypatch):
+    """A large picture ended in std::bad_alloc under `ulimit -v`."""
+    resource = pytest.importorskip("resource")
+    statm = tmp_path / "statm"
+    statm.write_text("1000 7 7 7 0 7 0")
+    page, limits = resource.getpagesize(), {}
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (limits[asked], -1))
+    for allowed, left in ((resource.RLIM_INFINITY, sys.maxsize), (1500 * page, 500 * page), (1, 0)):
+        limits[resource.RLIMIT_AS] = allowed
+        assert machine.address_space(statm) == left
+
+
 def test_macos_tells_the_total_only(monkeypatch):
     answers = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}
     monkeypatch.setattr(machine.os, "sysconf", answers.__getitem__, raising=False)

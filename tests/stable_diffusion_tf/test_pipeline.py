@@ -140,6 +140,12 @@ def test_numbers_that_make_no_sense_are_refused_at_the_call(sd, contexts, option
         sd.denoise(*contexts, **{"steps": STEPS, **options})
 
 
+@pytest.mark.parametrize("prompt", [None, 7, [None], b"a cat"])
+def test_what_is_no_prompt_is_refused(sd, prompt):
+    with pytest.raises(UsageError, match="must be a str"):
+        sd.generate(prompt)
+
+
 @pytest.mark.parametrize("side, near", [(70, 64), (0, 16), (-64, 16), (1, 16)])
 def test_a_wrong_size_is_told_the_nearest_right_one(sd, side, near):
     with pytest.raises(UsageError, match=f"multiple of 16; try {near}"):

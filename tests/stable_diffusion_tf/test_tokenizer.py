@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import (
     BOS,
     EOS,
@@ -269,19 +270,19 @@ def test_cleaning(text, cleaned):
 @pytest.mark.parametrize("text", [None, b"a cat", 7, ["a cat"]])
 @pytest.mark.parametrize("method", ["encode", "words", "cut"])
 def test_a_prompt_that_is_no_text_is_a_type_error(tokenizer, method, text):
-    with pytest.raises(TypeError, match=f"a prompt must be a str, not {type(text).__name__}"):
+    with pytest.raises(UsageError, match=f"a prompt must be a str, not {type(text).__name__}"):
         getattr(tokenizer, method)(text)
 
 
 @pytest.mark.parametrize("texts", [None, b"a cat", bytearray(b"a"), 7, {"a cat"}, {"a": 1}])
 def test_prompts_that_are_no_list_are_a_type_error(tokenizer, texts):
-    with pytest.raises(TypeError, match="prompts must be a str or a list of str"):
+    with pytest.raises(UsageError, match="prompts must be a str or a list of str"):
         tokenizer(texts)
 
 
 @pytest.mark.parametrize("wrong", [None, b"a cat", 7, ["a cat"]])
 def test_a_list_with_something_else_in_it_says_which(tokenizer, wrong):
-    with pytest.raises(TypeError, match=f"prompt 1 must be a str, not {type(wrong).__name__}"):
+    with pytest.raises(UsageError, match=f"prompt 1 must be a str, not {type(wrong).__name__}"):
         tokenizer(["a cat", wrong])
 
 

@@ -27,7 +27,7 @@ from xray.probe import Edit, Mean, Probe
 
 pytestmark = pytest.mark.arithmetic
 
-TEXT = replace(tiny.TEXT, vocab_size=49408, hidden_size=12, max_position_embeddings=77)
+TEXT = replace(tiny.TEXT, vocab_size=49408, max_position_embeddings=77)
 UNET = replace(tiny.UNET, sample_size=8, up_block_types=("UpBlock2D",))
 PROMPT, STEPS = "a cat left of an apple", 3
 CROSS = "unet.*.attn2.probs"

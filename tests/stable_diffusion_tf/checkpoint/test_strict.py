@@ -22,8 +22,8 @@ def wrong(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One tensor missing, one too many, one of another shape, one with its axes swapped."""
     tensors = dict(tensors)
     del tensors["text_model.final_layer_norm.bias"]
-    tensors["text_projection.weight"] = np.zeros((8, 8), np.float32)
-    tensors["text_model.embeddings.position_embedding.weight"] = np.zeros((77, 8), np.float32)
+    tensors["text_projection.weight"] = np.zeros((12, 12), np.float32)
+    tensors["text_model.embeddings.position_embedding.weight"] = np.zeros((77, 12), np.float32)
     fc1 = "text_model.encoder.layers.0.mlp.fc1.weight"
     tensors[fc1] = np.ascontiguousarray(tensors[fc1].T)
     return tensors
@@ -39,8 +39,8 @@ def test_all_that_does_not_fit_is_named_at_once(bent):
     assert "1 missing: text_model.final_layer_norm.bias" in told
     assert "1 unexpected: text_projection.weight" in told
     assert "2 misshapen: " in told
-    assert "text_model.embeddings.position_embedding.weight (77, 8), not (6, 8)" in told
-    assert "text_model.encoder.layers.0.mlp.fc1.weight (8, 12), not (12, 8)" in told
+    assert "text_model.embeddings.position_embedding.weight (77, 12), not (6, 12)" in told
+    assert "text_model.encoder.layers.0.mlp.fc1.weight (12, 16), not (16, 12)" in told
     assert same(values(network), before)
 
 
