@@ -23,7 +23,7 @@ from .addresses import TapInfo, check_patterns, matches, patterns_of, plain
 from .rules import Edit, Feed, Mean, PerStep, Probe, Reads, as_edits, as_probes, take
 from .survey import in_plain_sight, spec, survey, taps
 from .trace import Trace, every_pattern
-from .watching import lies_in, watching
+from .watching import Meet, lies_in, watching
 
 __all__ = [
     "Edit",
@@ -78,9 +78,11 @@ def watched(
     probes: Sequence[Probe],
     edits: Sequence[Edit],
     reads: Reads,
+    meet: Meet = lambda visit: None,
 ) -> ArrayFunction:
     """The network as a compiled function that fills `reads` whenever it is called: with the arrays,
-    and `step=`, the index of the step of a run, by which edits may go."""
+    and `step=`, the index of the step of a run, by which edits may go. `meet` is told of every
+    layer, in order of execution, whenever the network is traced."""
     patterns = every_pattern([*probes, *edits])
     inputs = any(":in" in pattern for pattern in patterns)
     outputs = [plain(pattern) for pattern in patterns]
@@ -90,7 +92,7 @@ def watched(
         *arrays, told = arguments
         trace = Trace(probes, edits, told)
         with (
-            watching(network, trace.see, inputs) as looped,
+            watching(network, trace.see, inputs, meet) as looped,
             in_plain_sight(network, lambda tap: any(matches(p, tap) for p in outputs)),
         ):
             out = called(network, arrays, trace)

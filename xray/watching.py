@@ -9,7 +9,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import tree
@@ -21,6 +21,20 @@ from .addresses import plain
 
 See = Callable[[str, Any], Any]  # address, value → the value that goes on
 MISSING = object()
+
+
+class Visit(NamedTuple):
+    """One call of a layer: where it is, of which layer, inside of which ("" for the network
+    itself), and what its `call` is given."""
+
+    address: str
+    layer: Any
+    parent: str
+    args: tuple
+    kwargs: dict[str, Any]
+
+
+Meet = Callable[[Visit], None]
 
 
 def layers_of(network: keras.Model) -> list:
@@ -49,14 +63,16 @@ def addresses(network: Network) -> list[str]:
 
 
 @contextmanager
-def watching(network: keras.Model, see: See, inputs: bool = False) -> Iterator[set[str]]:
+def watching(
+    network: keras.Model, see: See, inputs: bool = False, meet: Meet = lambda visit: None
+) -> Iterator[set[str]]:
     """Inside, each call of the network hands every value in it to `see`, in order of execution;
-    with `inputs`, what goes into a layer too.
+    with `inputs`, what goes into a layer too. `meet` is told of every layer before it is called.
 
     What is yielded are the layers that were called inside a compiled loop, whose values cannot be
     seen from outside; some loops try one round before, and that round was seen.
     """
-    walk = Walk(network, see, inputs)
+    walk = Walk(network, see, inputs, meet)
     kept = []
     try:
         for layer in layers_of(network):
@@ -76,8 +92,8 @@ def watching(network: keras.Model, see: See, inputs: bool = False) -> Iterator[s
 class Walk:
     """Where the execution is: the layers that it is inside of, and how often each was called."""
 
-    def __init__(self, network: keras.Model, see: See, inputs: bool):
-        self.network, self.see, self.inputs = network, see, inputs
+    def __init__(self, network: keras.Model, see: See, inputs: bool, meet: Meet):
+        self.network, self.see, self.inputs, self.meet = network, see, inputs, meet
         self.spell = spelling(network)
         self.level = LEVELS[keras.backend.backend()]
         self.inside: list[str] = []
@@ -92,6 +108,7 @@ class Walk:
                 return call(*args, **kwargs)
             address = self.enter(layer)
             try:
+                self.meet(Visit(address, layer, "".join(self.inside[-2:-1]), args, kwargs))
                 if self.inputs:
                     args, kwargs = self.taken(address, signature, args, kwargs)
                 return self.shown(address, call(*args, **kwargs))
