@@ -22,6 +22,8 @@ DOOR = {  # what is offered → the module that holds it
     "PerStep": "rules",
     "Probe": "rules",
     "capture": "probe",
+    "compare_models": "ports",
+    "first_nan": "nonfinite",
     "heat_maps": "heat",
     "instrument": "instrumented",
     "run": "cache",

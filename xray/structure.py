@@ -6,13 +6,11 @@ and so is its turn among the layers of its class that one parent calls.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-
-from stable_diffusion_tf.compiled import COMPILERS
 
 from .probe import watched
 from .rules import Probe, Reads
@@ -37,9 +35,7 @@ class Structure:
         self.calls: Counter[str] = Counter()
 
     def meet(self, visit: Visit) -> None:
-        if not visit.parent:  # the network itself: the model is traced, perhaps not the first time
-            self.__init__()
-        if visit.address in self.visits:  # a value that comes in parts
+        if visit.address in self.visits:  # a value that comes in parts, or a second trace
             return
         self.visits[visit.address] = visit._replace(args=(), kwargs={})  # no tensor is held on to
         place = self.place(visit)
@@ -138,11 +134,13 @@ def tensors(x: Any) -> Sequence[Any]:
     return keras.tree.map_structure(keras.ops.convert_to_tensor, as_arguments(x))
 
 
-def eagerly(call: Any) -> Any:
+def eagerly(call: Callable) -> Callable:
     """The function with nothing noted down for gradients."""
     if keras.backend.backend() != "torch":
         return call
-    return COMPILERS["torch"](None, call)
+    import torch
+
+    return torch.no_grad()(call)
 
 
 def as_array(value: Any) -> np.ndarray:
