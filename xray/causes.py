@@ -1,4 +1,5 @@
-"""Why do two ports part at a layer? Each guess is tried: one thing changed, the layer computed anew.
+"""Why do two ports part at a layer? Each guess is tried: one thing is changed and the layer
+computed anew.
 
 A guess counts only if the layer then agrees with the other side, ten times nearer than before at
 least. Nothing is written to: other weights stand in for a layer's own in a `keras.StatelessScope`,
@@ -16,7 +17,7 @@ import numpy as np
 from keras import ops, tree
 
 from .compare import between
-from .structure import as_array, as_arguments, called_at, eagerly
+from .structure import as_arguments, as_array, called_at, eagerly
 from .watching import Visit
 
 NEARER = 10  # a guess must bring the two nearer by such a factor
@@ -66,17 +67,14 @@ def cause_of(sides: Sequence[Side], before: float, tolerance: float) -> str | No
     sides: those whose layer can be computed anew. before: by what share they part.
     """
     for name, test in CAUSES:
-        tried = [
-            (tried_out(side, guess), told, side) for side in sides for told, guess in test(side)
-        ]
-        if not tried:
-            continue
-        after, told, side = min(tried, key=lambda found: found[0])
-        if after <= min(tolerance, before / NEARER):
-            return (
-                f"{name}: {told}, {side.name}'s {side.visit.address} agrees to {after:.0e}; "
-                f"as it is, it parts by {before:.0e}"
-            )
+        for side in sides:
+            tried = [(tried_out(side, guess), told) for told, guess in test(side)]
+            after, told = min(tried, default=(np.inf, ""))
+            if after < np.inf and after <= min(tolerance, before / NEARER):
+                return (
+                    f"{name}: {told}, {side.name}'s {side.visit.address} agrees to {after:.0e}; "
+                    f"as it is, it parts by {before:.0e}"
+                )
     return None
 
 
@@ -126,7 +124,7 @@ def kernels(side: Side) -> Guesses:
             if kept and axes != tuple(range(len(shape))):
                 turned = partial(ops.transpose, axes=axes)
                 yield f"with the axes of {name} in the order {axes}", changed(side, weight, turned)
-        if len(shape) in (2, 4):
+        if len(shape) == 4 or (len(shape) == 2 and shape[0] != shape[1]):
             yield f"with {name} transposed, not reshaped", changed(side, weight, unshaped)
         if len(shape) == 4:
             yield f"with {name} turned around", changed(side, weight, turned_around)

@@ -91,11 +91,14 @@ class Comparison:
         return max(self.rows, key=lambda row: row.difference)
 
     def __str__(self) -> str:
-        head = COLUMNS.format("", "address", "max|a−b|/", "cosine", "bits")
-        lines = [head, COLUMNS.format("", "", "max|b|", "", ""), *map(self.line, self.rows)]
         sides = {"one": self.only_one, "the other": self.only_other}
-        lines += [f"only in {side}: {address}" for side in sides for address in sides[side]]
-        return "\n".join([*lines, self.verdict])
+        lacking = [f"only in {side}: {address}" for side in sides for address in sides[side]]
+        return "\n".join([*self.table(), *lacking, self.verdict])
+
+    def table(self) -> list[str]:
+        """The lines of the table: two of its head, one for each row."""
+        head = COLUMNS.format("", "address", "max|a−b|/", "cosine", "bits")
+        return [head, COLUMNS.format("", "", "max|b|", "", ""), *map(self.line, self.rows)]
 
     def line(self, row: Row) -> str:
         mark = "→" if row is self.first else ""

@@ -35,18 +35,21 @@ class FirstNaN:
     def __str__(self) -> str:
         first, count = ("NaN", self.nans) if self.nans else ("infinity", self.infs)
         more = f" and {self.infs} infinite" if self.nans and self.infs else ""
-        where = f"{self.address} gives the first {first}: {count}{more} of {self.size} numbers"
-        told = [state("input", self.inputs), state("weights", self.weights)]
-        return f"{where}; {', '.join(filter(None, told))}".removesuffix("; ")
+        told = [
+            f"{self.address} gives the first {first}: {count}{more} of {self.size} numbers",
+            said("its input is", "its inputs are", self.inputs),
+            said("its weight is", "its weights are", self.weights),
+        ]
+        return "; ".join(filter(None, told))
 
 
-def state(what: str, counts: dict[str, int]) -> str:
-    """Whether the inputs or the weights are finite, in words; nothing where there are none."""
-    verb = "are" if what == "weights" or len(counts) > 1 else "is"
-    what = f"{what}s" if verb == "are" and what == "input" else what
+def said(one: str, several: str, counts: dict[str, int]) -> str:
+    """Whether such values are finite, in words; nothing where there are none."""
+    if not counts:
+        return ""
     bad = [name.partition(":in.")[2] or name for name, count in counts.items() if count]
-    names = "" if len(counts) == 1 and what == "input" else f": {', '.join(bad)}"
-    return counts and f"its {what} {verb} " + (f"not{names}" if bad else "finite") or ""
+    names = f": {', '.join(bad)}" if len(counts) > 1 else ""
+    return f"{several if len(counts) > 1 else one} {f'not finite{names}' if bad else 'finite'}"
 
 
 def first_nan(model: keras.Model, x: Any) -> FirstNaN | None:
@@ -58,8 +61,8 @@ def first_nan(model: keras.Model, x: Any) -> FirstNaN | None:
     says. Raises UsageError, as `capture`.
 
     print(xray.first_nan(model, x))
-    # net.block.conv1 gives the first NaN: 12 of 4096 numbers; its input is finite, its weights are
-    # not: kernel
+    # net.block.conv1 gives the first NaN: 12 of 4096 numbers; its input is finite; its weights are
+    # not finite: kernel
     """
     counts, structure = values_of(model, x, Probe(["*", "*:in"], unfit))
     outputs = {at: count for at, count in counts.items() if ":in" not in at}

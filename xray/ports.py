@@ -40,10 +40,7 @@ class PortComparison(Comparison):
     cause: str | None = None
 
     def __str__(self) -> str:
-        *table, _ = super().__str__().splitlines()
-        lacking = len(self.only_one) + len(self.only_other)
-        table = table[: len(table) - lacking]
-        return "\n".join([*table, *self.findings(), *self.lacking()])
+        return "\n".join([*self.table(), *self.findings(), *self.lacking()])
 
     def findings(self) -> Iterator[str]:
         """The verdict, and what is known of the first value that parts."""
@@ -88,7 +85,7 @@ def compare_models(
     check(a, b, torch, match)
     one, at = values_of(a, x, Probe("*"))
     other, there = (torch_values(b, x), None) if torch else values_of(b, x, Probe("*"))
-    names = by_name(match, one, other) if match else by_structure(one, at, other, there)
+    names = by_structure(one, at, other, there) if match is None else by_name(match, one, other)
     seen = {key: laid_out(other[name], one[key], torch) for key, name in names.items()}
     rows = tuple(between(key, one[key], seen[key]) for key in one if key in names)
     lacking = tuple(key for key in one if key not in names), unpaired(other, names)

@@ -17,8 +17,8 @@ from .rules import Probe, Reads
 from .survey import spec
 from .watching import Visit, watching
 
-# Where Keras keeps lists of all layers: they say nothing of what one layer is for.
-KERAS_OWN = {"_layers", "_operations", "_operations_by_depth", "_functional", "_modules"}
+# Where Keras, and TensorFlow for it, keep all layers: that says nothing of what one is for.
+KERAS_OWN = ("_layers", "_operations", "_functional", "_modules", "_self_unconditional")
 
 
 class Structure:
@@ -74,7 +74,7 @@ def attributes(layer: Any) -> Iterator[tuple[str, Any]]:
     """The layers that a layer holds, each by its attribute: 'proj', 'blocks.0', 'heads.left'."""
     own = vars(layer)
     for name, value in {**own, **own.get("_modules", {})}.items():  # torch keeps layers apart
-        if name not in KERAS_OWN:
+        if not name.startswith(KERAS_OWN):
             yield from layers_in(value, name)
 
 
