@@ -17,8 +17,8 @@ import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 
-from .causes import Side, cause_of, given_to
-from .compare import Arrays, Comparison, Row, between, hooked, tensors
+from .causes import NEARER, Side, cause_of, given_to
+from .compare import Arrays, Comparison, Row, between, channels_last, hooked, tensors
 from .rules import Probe
 from .structure import Structure, as_arguments, as_array, called_at, values_of
 
@@ -70,7 +70,8 @@ def compare_models(
 
     a: any Keras 3 model. b: another, or a `torch.nn.Module` in eval mode. Neither is changed.
     x: what both are given: an array, a list or a dict as one argument, a tuple as several. torch
-        gets pictures (b, h, w, c) as (b, c, h, w), and a dict as keyword arguments.
+        gets pictures (b, h, w, c) as (b, c, h, w), a list as several arguments too, and a dict by
+        keywords.
     match: what b calls a value of a: a mapping of addresses, in which each `*` of a key may stand
         in its value again; or a function, address → address or None. For torch, b's side is the
         name in `named_modules()`. Where b is of a's class, None pairs by structure: the attribute
@@ -263,7 +264,8 @@ def run_torch(module: Any, x: Any) -> None:
         if isinstance(x, dict):
             module(**{name: keras.tree.map_structure(given, leaf) for name, leaf in x.items()})
         else:
-            module(*keras.tree.map_structure(given, as_arguments(x)))
+            several = tuple(x) if isinstance(x, list) else as_arguments(x)
+            module(*keras.tree.map_structure(given, several))
 
 
 def as_plain(leaf: Any) -> Any:
@@ -275,7 +277,7 @@ def torch_given(module: Any, x: Any, name: str, part: Any) -> list[np.ndarray]:
     calls: list[list[np.ndarray]] = []
 
     def hear(_module: Any, args: tuple, kwargs: dict) -> None:
-        calls.append([as_array(tensor) for _, tensor in tensors([*args, *kwargs.values()])])
+        calls.append([channels_last(tensor) for _, tensor in tensors([*args, *kwargs.values()])])
 
     handle = part.register_forward_pre_hook(hear, with_kwargs=True)
     try:
@@ -287,11 +289,10 @@ def torch_given(module: Any, x: Any, name: str, part: Any) -> list[np.ndarray]:
 
 
 def laid_out(value: np.ndarray, like: np.ndarray, torch: bool) -> np.ndarray:
-    """A value of torch with its channels where Keras has them, as far as the shapes tell; where
-    both ways fit, the nearer one."""
-    value = np.asarray(value)
+    """A value of torch, which comes channels last, as Keras has it: with the last axis second where
+    only that fits the shape, or where both do and it is far nearer, as in maps of attention."""
     if not torch or value.ndim < 3:
         return value
-    ways = [value, np.moveaxis(value, 1, -1), np.moveaxis(value, -1, 1)]
-    fitting = [way for way in ways if way.shape == like.shape]
-    return min(fitting, key=lambda way: between("", like, way).difference, default=value)
+    other = np.moveaxis(value, -1, 1)
+    far, far_other = (between("", like, way).difference for way in (value, other))
+    return other if far_other < far / NEARER else value
