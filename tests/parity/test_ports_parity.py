@@ -7,6 +7,7 @@ from keras import layers
 
 import xray
 from stable_diffusion_tf.errors import UsageError
+from tests.test_docs import code
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity
@@ -123,3 +124,12 @@ def test_a_module_in_training_and_a_name_that_is_not_there_are_refused():
         xray.compare_models(a, b.eval(), X, match={"port.conv": "convv"})
     with pytest.raises(UsageError, match=r"say which value is which, match=.*named_modules"):
         xray.compare_models(a, b, X)
+
+
+def test_the_page_about_ports_finds_the_tanh(capsys):
+    (snippet,) = (block for block in code("comparing-ports.md") if "torch" in block)
+    for _ in range(2):
+        exec(snippet, {})
+        said = capsys.readouterr().out
+        assert "first past 1e-05: port.act (in b: 1)\n" in said
+        assert "likely cause: another GELU: with the tanh GELU, a's port.act agrees to" in said

@@ -62,7 +62,7 @@ class Timed(keras.Model):
     def call(self, x):
         picture, t = x["x"], x["t"]
         if self.wrong == "caffe":
-            picture = picture[..., ::-1]
+            picture = ops.flip(picture, -1)
         picture = (picture - ops.array([0.1, 0.2, 0.4])) * 3
         late = ops.cast(t + 1 if self.wrong == "late" else t, "float32")
         late = late * 1.5 if self.wrong == "stretched" else late
@@ -186,7 +186,7 @@ FAULTS = {
         "another GELU: with the exact GELU",
     ),
     "BGR": Fault(
-        partial(functional, colours=lambda x: x[..., ::-1]),
+        partial(functional, colours=lambda x: ops.flip(x, -1)),
         "a_net.a_conv_in",
         "swapped channels: with inputs in reverse order",
     ),

@@ -370,3 +370,30 @@ def test_the_compiled_function_is_the_model_itself_where_no_probe_looks(sd):
     seen = instrument(sd, "unet.conv_in")
     assert seen.function("text_encoder") is sd.function("text_encoder")
     assert seen.function("unet") is not sd.function("unet")
+
+
+# --- attention of Keras' own
+
+
+def test_what_keras_attention_shows_of_its_probabilities():
+    x, fill = keras.Input((5, 8)), np.random.default_rng(0)
+    tokens = fill.standard_normal((1, 5, 8), dtype=np.float32)
+    seen = {}
+    for way, options, call in [
+        ("fused", {}, {}),
+        ("dropout", {"dropout": 0.1}, {}),
+        ("scores", {}, {"return_attention_scores": True}),
+    ]:
+        attention = keras.layers.MultiHeadAttention(2, 4, name="attention", **options)
+        model = keras.Model(x, attention(x, x, **call), name="net")
+        rng = np.random.default_rng(1)
+        attention.set_weights([rng.standard_normal(w.shape) for w in attention.get_weights()])
+        _, values = capture(model, tokens, ["net.attention.*"])
+        seen[way] = {address: v for address, v in values.items() if "softmax" in address}
+    q, k = values["net.attention.query"], values["net.attention.key"]
+    logits = np.einsum("bqhd,bkhd->bhqk", q, k) / 2
+    probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert not seen["fused"]
+    for way in ("dropout", "scores"):
+        (found,) = seen[way].values()
+        np.testing.assert_allclose(found, probs, atol=1e-6)
