@@ -71,10 +71,8 @@ def cause_of(sides: Sequence[Side], before: float, tolerance: float) -> str | No
             tried = [(tried_out(side, guess), told) for told, guess in test(side)]
             after, told = min(tried, default=(np.inf, ""))
             if after < np.inf and after <= min(tolerance, before / NEARER):
-                return (
-                    f"{name}: {told}, {side.name}'s {side.visit.address} agrees to {after:.0e}; "
-                    f"as it is, it parts by {before:.0e}"
-                )
+                nearer = f"{after:.0e} (before: {before:.0e})"
+                return f"{name}: {told}, {side.name} agrees to {nearer}"
     return None
 
 

@@ -132,4 +132,4 @@ def test_the_page_about_ports_finds_the_tanh(capsys):
         exec(snippet, {})
         said = capsys.readouterr().out
         assert "first past 1e-05: port.act (in b: 1)\n" in said
-        assert "likely cause: another GELU: with the tanh GELU, a's port.act agrees to" in said
+        assert "likely cause: another GELU: with the tanh GELU, a agrees to" in said

@@ -135,7 +135,7 @@ FAULTS = {
     "dense transposed": Fault(
         weight("mix/kernel", np.transpose),
         "a_net.a_mix",
-        "transposed kernel: with the axes of kernel in the order (1, 0), b's b_net.b_mix agrees",
+        "transposed kernel: with the axes of kernel in the order (1, 0), b agrees to",
     ),
     "dense reshaped": Fault(
         weight("head/kernel", as_torch_has_it),

@@ -89,7 +89,7 @@ def test_what_is_printed_names_both_sides():
     told = str(xray.compare_models(a, b, X)).splitlines()
     assert any(line.startswith("→ a_net.a_conv_in ") for line in told)
     assert "first past 0.0001: a_net.a_conv_in (in b: b_net.b_conv_in)" in told
-    assert told[-2].startswith("likely cause: swapped channels: with inputs in reverse order, b's")
+    assert told[-2].startswith("likely cause: swapped channels: with inputs in reverse order, b ")
     assert told[-1].startswith("only in b: b_net.flip")
 
 
