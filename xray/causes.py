@@ -245,8 +245,9 @@ def is_picture(x: Any) -> bool:
 
 def is_step(x: Any) -> bool:
     """Whether it may be a timestep: whole numbers, or one number for each of a batch."""
-    whole = not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
-    return whole or len(x.shape) < 2 or (len(x.shape) == 2 and x.shape[-1] == 1)
+    kind = keras.backend.standardize_dtype(x.dtype)
+    one_each = len(x.shape) < 2 or (len(x.shape) == 2 and x.shape[-1] == 1)
+    return kind != "bool" and (one_each or not keras.backend.is_float_dtype(kind))
 
 
 def others_given(

@@ -84,6 +84,22 @@ def test_what_lies_between_and_has_no_pair_is_told():
     assert found.inputs == 0 and "what this layer is given agrees to 0.0e+00" in str(found)
 
 
+class Masked(layers.Layer):
+    def __init__(self, factor: float):
+        super().__init__(name="masked")
+        self.factor = factor
+
+    def call(self, x, mask, *, more=None, how="by"):
+        return keras.ops.where(mask, x * self.factor, 0.0)
+
+
+def test_what_is_no_number_and_no_tensor_is_left_alone():
+    x, mask = keras.Input((3,)), keras.Input((3,), dtype="bool")
+    a, b = (keras.Model([x, mask], Masked(n)(x, mask, how="so"), name="net") for n in (2.0, 3.0))
+    found = xray.compare_models(a, b, [np.ones((2, 3), np.float32), np.ones((2, 3), bool)])
+    assert found.first.address == "net.masked" and found.cause is None and found.inputs == 0
+
+
 def test_what_is_printed_names_both_sides():
     a, b = functional(colours=lambda x: keras.ops.flip(x, -1))
     told = str(xray.compare_models(a, b, X)).splitlines()
