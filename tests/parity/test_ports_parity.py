@@ -105,6 +105,25 @@ def test_a_fault_that_no_test_knows_is_found_without_a_cause():
     assert found.first.address == "port.gelu" and found.cause is None and found.inputs < 1e-5
 
 
+@pytest.mark.parametrize("heads", [2, 5])  # with 5, the shape does not tell which axis is which
+def test_maps_of_attention_stay_as_they_are(heads):
+    class Maps(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.soft = torch.nn.Softmax(-1)
+
+        def forward(self, x):  # (b, heads, 5, 5)
+            return self.soft(x.flatten(1).reshape(-1, heads, 5, 5))
+
+    y = RNG.standard_normal((2, heads * 25), dtype=np.float32)
+    x = keras.Input((heads * 25,))
+    soft = layers.Softmax(name="soft")(layers.Reshape((heads, 5, 5))(x))
+    found = xray.compare_models(
+        keras.Model(x, soft, name="a"), Maps().eval(), y, {"a.soft": "soft"}
+    )
+    assert found.first is None and len(found.rows) == 2
+
+
 def test_what_a_module_in_between_is_given_is_compared_too():
     b = original()
     a = port(b)
