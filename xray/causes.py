@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops, tree
 
 from .compare import between
-from .structure import as_arguments, as_array, called_at, eagerly
+from .structure import as_array, called_at, eagerly
 from .watching import Visit
 
 NEARER = 10  # a guess must bring the two nearer by such a factor
@@ -272,4 +272,4 @@ def others_of(x: Any, fits: Callable[[Any], bool], change: Callable) -> Iterator
 def given_to(visit: Visit) -> list[np.ndarray]:
     """The tensors that a layer was given."""
     flat = tree.flatten((visit.args, visit.kwargs))
-    return [as_array(x) for x in as_arguments(tuple(flat)) if keras.ops.is_tensor(x)]
+    return [as_array(x) for x in flat if keras.ops.is_tensor(x)]
