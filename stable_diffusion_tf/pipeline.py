@@ -87,7 +87,7 @@ class StableDiffusion:
             self.schedule.beta_start, self.schedule.beta_end, schedule=self.schedule.beta_schedule
         )
         self.networks: dict[str, keras.Model] = {}
-        self.functions: dict[str, ArrayFunction] = {}
+        self.functions: dict[tuple, ArrayFunction] = {}  # (part, and what was compiled into it)
         self.family: WeakSet[StableDiffusion] = WeakSet([self])  # all that share the networks
         self.tiny: Preview | None = None
         self.learned: dict[str, np.ndarray] = {}  # word → its vectors, (n, width)
@@ -148,9 +148,9 @@ class StableDiffusion:
 
     def function(self, part: str) -> ArrayFunction:
         """The part as a compiled function of arrays."""
-        if part not in self.functions:
-            self.functions[part] = self.compile(part, self.network(part))
-        return self.functions[part]
+        if (part,) not in self.functions:
+            self.functions[part,] = self.compile(part, self.network(part))
+        return self.functions[part,]
 
     def compile(self, part: str, network: keras.Model) -> ArrayFunction:
         return compiled(network)
@@ -159,8 +159,9 @@ class StableDiffusion:
         """Give the memory of these parts back; they are loaded again when next needed."""
         for part in parts:
             self.networks.pop(part, None)
-            for one in self.family:
-                one.functions.pop(part, None)
+        for one in self.family:
+            for key in [key for key in one.functions if key[0] in parts]:
+                del one.functions[key]
         gc.collect()
         return_free_memory()
 

@@ -21,3 +21,16 @@ def phantom():
 @pytest.fixture(scope="session")
 def sd(phantom):
     return phantom
+
+
+@pytest.fixture
+def loaded(phantom, monkeypatch) -> None:
+    """Who loads the phantom gets the one that is compiled already."""
+    from stable_diffusion_tf import StableDiffusion
+
+    load = StableDiffusion.load
+
+    def lend(name, precision="float32"):
+        return phantom if (name, precision) == ("phantom", "float32") else load(name, precision)
+
+    monkeypatch.setattr(StableDiffusion, "load", lend)

@@ -1,8 +1,6 @@
 """The pages about other people's models do what they say."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,30 +17,29 @@ def code(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page(name), re.DOTALL)
 
 
-def run_once(snippet: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def prints(capsys):
+    """What a snippet prints; it is run twice, as a notebook's cell is."""
+
+    def run(snippet: str) -> str:
+        for _ in range(2):
+            capsys.readouterr()
+            exec(snippet, {"__name__": "__main__"})
+        return capsys.readouterr().out
+
+    return run
 
 
-def run_twice(snippet: str) -> str:
-    """What a snippet prints when it is run again, as a notebook's cell is."""
-    mark = "print('-- again')\n"
-    return run_once(snippet + mark + snippet).split("-- again\n")[1]
-
-
-def test_the_classifier_is_tapped():
-    said = run_once(code("any-model.md")[0])
+def test_the_classifier_is_tapped(prints):
+    said = prints(code("any-model.md")[0])
     *listed, moved = said.splitlines()
     assert sum("_add (1, " in line for line in listed) == 16 and float(moved) > 1e-3
     assert "resnet.conv1_conv:in (1, 70, 70, 3)" in said
 
 
-def test_the_probabilities_of_keras_attention_are_found():
+def test_the_probabilities_of_keras_attention_are_found(prints):
     *_, snippet = code("any-model.md")
-    assert run_twice(snippet) == "(1, 2, 5, 5)\n"
+    assert prints(snippet) == "(1, 2, 5, 5)\n"
 
 
 @pytest.mark.parametrize(
@@ -55,8 +52,8 @@ def test_the_probabilities_of_keras_attention_are_found():
         (2, r"^net\.second gives the first NaN: 1 of 4 numbers; .*are not finite: bias\n$"),
     ],
 )
-def test_ports_are_compared(index, told):
-    assert re.search(told, run_twice(code("comparing-ports.md")[index]))
+def test_ports_are_compared(prints, index, told):
+    assert re.search(told, prints(code("comparing-ports.md")[index]))
 
 
 def test_every_link_leads_somewhere():

@@ -1,6 +1,8 @@
 """`instrument`: a StableDiffusion beside another, over the same networks, that reads and edits."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -14,11 +16,14 @@ from stable_diffusion_tf.pipeline import NETWORKS
 from stable_diffusion_tf.sampling import Sampler
 
 from .addresses import check_patterns, patterns_of
-from .probe import acts_at, given, meant_for, watched
-from .rules import LOOP, Edit, Feed, Probe, Reads, as_edits, as_probes
+from .probe import acts_at, filling, given, looking, meant_for
+from .recipe import is_known
+from .rules import LOOP, Edit, Feed, Mean, Probe, Reads, as_edits, as_probes
 from .survey import skeleton_of
 from .trace import Trace, every_pattern
 from .watching import addresses
+
+KEPT = 8  # compiled functions with rules that a model keeps for the next instrument
 
 
 def instrument(
@@ -30,7 +35,8 @@ def instrument(
     it does goes through the probes and edits, and `sd` itself is as it was.
 
     `.reads` holds what the last call of each network read. An instrument of an instrument has the
-    rules of both, the inner ones first. Kept, it compiles once. A glob is taken for a Probe.
+    rules of both, the inner ones first. It compiles once, and so do instruments of one model whose
+    rules are alike but for their steps and sources. A glob is taken for a Probe.
     Raises UsageError for a pattern that matches nothing.
     """
     return Instrument(sd, as_probes(probes), as_edits(edits))
@@ -67,10 +73,23 @@ class Instrument(StableDiffusion):
         return super().function(part) if any(self.rules_for(part)) else self.plain.function(part)
 
     def compile(self, part: str, network: keras.Model) -> ArrayFunction:
-        function = watched(network, *self.rules_for(part), self.reads)
+        probes, edits = self.rules_for(part)
+        function = filling(self.reads, self.looking(part, network, probes, edits), edits)
         if part == "unet":
             return function
         return lambda *arrays: function(*arrays, step=0)  # before the first step, or after the last
+
+    def looking(
+        self, part: str, network: keras.Model, probes: list[Probe], edits: list[Edit]
+    ) -> ArrayFunction:
+        """Compiled anew, or what an instrument with the like rules has compiled before."""
+        key, kept = (part, *map(compiled_as, [*probes, *edits])), self.plain.functions
+        if any(rule is None for rule in key):
+            return looking(network, probes, edits)
+        kept[key] = kept.pop(key, None) or looking(network, probes, [*map(without_source, edits)])
+        for old in [old for old in kept if len(old) > 1][:-KEPT]:
+            del kept[old]
+        return kept[key]
 
     def call_unet(self, step: int | None, *arrays: np.ndarray) -> np.ndarray:
         if any(self.rules_for("unet")):
@@ -94,6 +113,41 @@ class Instrument(StableDiffusion):
             if name in patterns_of(edit.pattern) and acts_at(edit, step):
                 value = edit_array(edit, name, step, value)
         return value
+
+
+# --- what is compiled once for several instruments --------------------------------------------
+
+
+def compiled_as(rule: Probe | Edit) -> tuple | None:
+    """All of a rule that is compiled in: rules that are equal in it share their function. The steps
+    and the source are handed in. None where nobody can know what its function does next time."""
+    if (function := told_by_itself(rule)) is None:
+        return None
+    patterns = tuple(patterns_of(rule.pattern))
+    if isinstance(rule, Probe):
+        return patterns, function
+    along = [None if at is None else tuple(map(int, at)) for at in (rule.heads, rule.tokens)]
+    return patterns, function, rule.half, *along, rule.steps is None, rule.source is None
+
+
+def told_by_itself(rule: Probe | Edit) -> tuple | None:
+    """A rule's function as what decides on its result; None where that may lie outside of it."""
+    function = rule.reduce if isinstance(rule, Probe) else rule.fn
+    if isinstance(function, Mean):
+        return "mean", function.over
+    if function is None or is_known(function):
+        return "known", function
+    code = getattr(function, "__code__", None)
+    if not code or code.co_names or code.co_freevars or any(map(inspect.iscode, code.co_consts)):
+        return None
+    bound = function.__defaults__ or function.__kwdefaults__ or inspect.ismethod(function)
+    return None if bound else ("code", code)
+
+
+def without_source(edit: Edit) -> Edit:
+    """As it is compiled, so that what is kept holds on to no film."""
+    source = None if edit.source is None else Feed()
+    return replace(edit, source=source, steps=None if edit.steps is None else ())
 
 
 def edit_array(edit: Edit, name: str, step: int, value: np.ndarray) -> np.ndarray:

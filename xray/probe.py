@@ -83,9 +83,21 @@ def watched(
     """The network as a compiled function that fills `reads` whenever it is called: with the arrays,
     and `step=`, the index of the step of a run, by which edits may go. `meet` is told of every
     layer, in order of execution, whenever the network is traced."""
+    return filling(reads, looking(network, probes, edits, meet), edits)
+
+
+def looking(
+    network: keras.Model,
+    probes: Sequence[Probe],
+    edits: Sequence[Edit],
+    meet: Meet = lambda visit: None,
+) -> ArrayFunction:
+    """The network as a compiled function of its arrays and of what changes from step to step, as
+    `tell` says it for each edit: what it gives out, what was read, and the axes of that."""
     patterns = every_pattern([*probes, *edits])
     inputs = any(":in" in pattern for pattern in patterns)
     outputs = [plain(pattern) for pattern in patterns]
+    dims: dict[str, tuple[str, ...]] = {}
     order: list[str] = []  # of execution; a compiler may hand the values back in another
 
     def call(*arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -97,15 +109,26 @@ def watched(
         ):
             out = called(network, arrays, trace)
         found = trace.finish()
-        reads.dims.update(trace.dims)
+        dims.update(trace.dims)
         order[:] = [address for address in found if not lies_in(address, looped)]
         return out, {address: found[address] for address in order}
 
     function = compiled(network, call)
 
+    def run(*arguments: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+        out, found = function(*arguments)
+        return out, {address: found[address] for address in order}, dims
+
+    return run
+
+
+def filling(reads: Reads, function: ArrayFunction, edits: Sequence[Edit]) -> ArrayFunction:
+    """What `looking` compiled as a function of the arrays and the step, which fills `reads`."""
+
     def run(*arrays: Any, step: int | None = None) -> Any:
-        out, found = function(*arrays, [tell(edit, step) for edit in edits])
-        reads.update({address: found[address] for address in order})
+        out, found, dims = function(*arrays, [tell(edit, step) for edit in edits])
+        reads.update(found)
+        reads.dims.update(dims)
         return out
 
     return run

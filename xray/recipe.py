@@ -66,6 +66,11 @@ def functions() -> dict[str, Callable]:
     return {f"ops.{name}": getattr(ops, name) for name in OF_KERAS}
 
 
+def is_known(function: Any) -> bool:
+    """Whether it is a function of these tables: a pure one."""
+    return word_for(function, functions() | edits_by_source()) is not None
+
+
 def word_for(value: Any, table: Mapping[str, Any]) -> str | None:
     return next((word for word, known in table.items() if known is value), None)
 

@@ -1,15 +1,19 @@
 """An instrument is a second model: whatever is nested, called before or called by turns, it gives
 the numbers of a model that is new and has the same rules at once."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from tests import tiny
+from xray import instrumented
 from xray.film import Film
 from xray.instrumented import instrument
-from xray.probe import Edit, Feed, Mean, PerStep, Probe, take
+from xray.probe import Edit, Feed, Mean, PerStep, Probe, looking, take
 
 pytestmark = pytest.mark.arithmetic
 
@@ -112,7 +116,72 @@ def test_the_model_underneath_and_parts_without_rules_are_shared(sd):
     assert seen.function("unet") is seen.function("unet"), "kept, it compiles once"
     network = sd.network("unet")
     seen.release("unet")
-    assert "unet" not in sd.functions and sd.network("unet") is not network
+    assert "unet" not in {part for part, *_ in sd.functions} and sd.network("unet") is not network
+
+
+SCALE = 2.0
+
+
+def scaled(x):
+    return x * SCALE
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Counts what is compiled with rules."""
+    made = []
+
+    def counting(*given):
+        made.append(given)
+        return looking(*given)
+
+    monkeypatch.setattr(instrumented, "looking", counting)
+    return made
+
+
+def test_rules_that_are_alike_but_for_steps_and_source_are_compiled_once(folder, sd, compiled):
+    at = "unet.conv_in"
+    sources = [{at: np.full((2, 8, 8, 8), value, np.float32)} for value in (0, 1)]
+    sets = [
+        lambda i: Probe(CROSS, Mean(["head"])),
+        lambda i: Edit("unet.conv_in", lambda x: x * 0.5, steps=[i]),
+        lambda i: Edit("unet.conv_in", source=sources[i], half="cond"),
+    ]
+    for number, make in enumerate(sets, 1):
+        for i in range(2):
+            rule = make(i)
+            rules = {"probes" if isinstance(rule, Probe) else "edits": [rule]}
+            one, read = draw(instrument(sd, **rules))
+            alone = draw(instrument(StableDiffusion.load(folder), **rules))
+            assert same((one, read), alone)
+        assert len([given for given in compiled if given[0] is sd.network("unet")]) == number
+
+
+def test_a_function_that_asks_for_something_outside_is_compiled_anew(sd, monkeypatch):
+    ends = []
+    for scale in (2.0, 3.0):
+        monkeypatch.setitem(globals(), "SCALE", scale)
+        factor = scale
+        for function in (scaled, lambda x: x * factor, lambda x, by=factor: x * by):  # noqa: B023
+            ends.append(draw(instrument(sd, edits=Edit("unet.conv_in", function)))[0])
+    for before, after in zip(ends[:3], ends[3:], strict=True):
+        assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(ends[0], ends[1])
+    np.testing.assert_array_equal(ends[0], ends[2])
+
+
+def test_few_are_kept_and_no_source_with_them(sd, monkeypatch):
+    monkeypatch.setattr(instrumented, "KEPT", 2)
+    source = np.ones((2, 8, 8, 8), np.float32)
+    gone = weakref.ref(source)
+    draw(instrument(sd, edits=Edit("unet.conv_in", source={"unet.conv_in": source})))
+    del source
+    gc.collect()
+    assert gone() is None
+    for axis in ("row", "column", "channel"):
+        draw(instrument(sd, Probe("unet.conv_in", Mean(axis))))
+    kept = [key[1] for key in sd.functions if len(key) > 1]
+    assert [reduce for _, reduce in kept] == [("mean", ("column",)), ("mean", ("channel",))]
 
 
 def test_two_probes_of_one_value_each_have_theirs(sd):
