@@ -55,6 +55,7 @@ def spread(path: Path) -> float:
 
 
 @pytest.mark.arithmetic
+@pytest.mark.usefixtures("loaded")
 def test_text2image_saves_picture_strip_and_tensors(tmp_path, monkeypatch, capfd):
     prompt = "a zebra left of an apple"
     call(text2image.main, prompt, "--steps", 3, "--out", tmp_path, monkeypatch=monkeypatch)
@@ -111,12 +112,14 @@ def test_a_learned_word_can_be_called_otherwise(given, parts):
     assert text2image.word_and_file(given) == parts
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_long_prompt_is_told_what_was_cut(tmp_path, monkeypatch, capfd):
     prompt = "cat " * 75 + "dog sun"
     call(text2image.main, prompt, "--steps", 1, "--out", tmp_path, monkeypatch=monkeypatch)
     assert "cut: dog sun" in capfd.readouterr().out
 
 
+@pytest.mark.usefixtures("loaded")
 def test_image_encoder_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(test_image_encoder.main, "--size", 64, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_image_encoder")
@@ -129,6 +132,7 @@ def test_image_encoder_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     assert complained == "" and "PSNR" in said and "control" in said
 
 
+@pytest.mark.usefixtures("loaded")
 def test_image_encoder_takes_a_folder(tmp_path, monkeypatch, capfd):
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -15,7 +15,6 @@ import pytest
 from keras import ops
 
 from stable_diffusion_tf import StableDiffusion, UsageError, machine
-from stable_diffusion_tf.checkpoint.write import write_part
 from tests import tiny
 from tests.tiny import scramble
 from tests.xray import reel
@@ -27,8 +26,6 @@ from xray.probe import Edit, Mean, Probe
 
 pytestmark = pytest.mark.arithmetic
 
-TEXT = replace(tiny.TEXT, vocab_size=49408, max_position_embeddings=77)
-UNET = replace(tiny.UNET, sample_size=8, up_block_types=("UpBlock2D",))
 PROMPT, STEPS = "a cat left of an apple", 3
 CROSS = "unet.*.attn2.probs"
 FIRST = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.probs"
@@ -44,21 +41,9 @@ def norm(value):
     return ops.sqrt(ops.sum(ops.square(value)))
 
 
-def write_part_drawn(folder: Path, part: str, config) -> None:
-    """Weights that keep the numbers near one."""
-    networks = [build(config) for place, _, build in tiny.PARTS.values() if place == part]
-    for network in networks:
-        for variable in scramble(network).weights:
-            variable.assign(variable * 0.3)
-    write_part(folder, part, config, networks, "float32")
-
-
 @pytest.fixture(scope="module")
-def sd(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    for part, config in {"text_encoder": TEXT, "unet": UNET, "vae": tiny.VAE}.items():
-        write_part_drawn(folder, part, config)
-    return StableDiffusion.load(folder)
+def sd(small):
+    return small
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +114,7 @@ def test_other_weights_have_another_digest(sd, film):
 
 def test_an_lcm_is_told_as_one(sd, tmp_path):
     folder = shutil.copytree(sd.checkpoint.place, tmp_path / "lcm")
-    write_part_drawn(folder, "unet", replace(UNET, time_cond_proj_dim=8))
+    tiny.write_part_drawn(folder, "unet", replace(tiny.DRAWING, time_cond_proj_dim=8))
     sd = StableDiffusion.load(folder)
     film = Film.shoot(sd, "a cat", steps=2, probes=[Probe(CROSS)], out=tmp_path / "run")
     assert film.facts["scheduler"] == "LCM" and film.finished

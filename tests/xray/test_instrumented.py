@@ -17,7 +17,7 @@ from xray.probe import Edit, Feed, Mean, PerStep, Probe, looking, take
 
 pytestmark = pytest.mark.arithmetic
 
-STEPS, CROSS = 2, "unet.*.attn2.probs"
+STEPS, CROSS, AT = 2, "unet.*.attn2.probs", "unet.up_blocks.0"
 EDITS = [
     Edit("unet.conv_in", lambda x: x * 1.5),
     Edit(CROSS, lambda x: x * 0.5, steps=[1]),
@@ -90,22 +90,22 @@ def test_any_nesting_order_and_turn_gives_what_a_new_model_gives(folder, seed):
         assert not np.array_equal(alone[0], plain[0])
 
 
-def test_a_film_obeys_and_tells_of_every_rule_in_force(phantom, tmp_path):
+def test_a_film_obeys_and_tells_of_every_rule_in_force(small, tmp_path):
     """Whether the UNet was called before or not: one film once showed what another told of."""
     run = {"steps": STEPS, "seed": 1}
-    inner = instrument(phantom, "unet.mid_block", Edit("unet.conv_in", abs))
-    outer = Edit("unet.mid_block", take, source={"unet.mid_block": np.ones((2, 4, 4, 160))})
+    inner = instrument(small, AT, Edit("unet.conv_in", abs))
+    outer = Edit(AT, take, source={AT: np.ones((2, 8, 8, 8))})
     first = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "first", **run)
     assert [len(first.facts[name]) for name in ("probes", "edits")] == [1, 2]
-    assert (first[1]["unet.mid_block"] == 1).all()
-    plain = phantom.generate("a cat", **run)[0]
+    assert (first[1][AT] == 1).all()
+    plain = small.generate("a cat", **run)[0]
     again = Film.shoot(inner, "a cat", edits=outer, out=tmp_path / "again", **run)
-    flat = instrument(phantom, inner.probes, [*inner.edits, outer])
+    flat = instrument(small, inner.probes, [*inner.edits, outer])
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.image, flat.generate("a cat", **run)[0])
     assert first.replay(flat).identical, "its rules stand for those of the film"
     with pytest.raises(UsageError, match=r"the function 'builtins:abs'.*film.replay"):
-        first.replay(phantom)
+        first.replay(small)
     assert not np.array_equal(first.image, plain)
 
 
