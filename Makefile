@@ -5,6 +5,9 @@ PYTHON ?= python3
 PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
+# Two files at a time, in the order that tests/conftest.py gives them.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 .DELETE_ON_ERROR:
 .PHONY: help run test arithmetic parity lint gallery bench phantom
 
@@ -16,13 +19,13 @@ run: .venv/.runtime ## draw a picture from words, then take a picture through th
 	$(PY) experiments/test_image_encoder.py
 
 test: .venv/.test ## the tests: no network, no download, no GPU
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest $(TWO)
 
 # Eigen, which is all that Windows has, and oneDNN as on a CPU without AVX-512. Not bfloat16 there:
 # TensorFlow looks at the CPU, not at the limit, and asks oneDNN for what the limit forbids.
 arithmetic: .venv/.test ## what depends on arithmetic, once more with the kernels of other CPUs
-	TF_ENABLE_ONEDNN_OPTS=0 $(PY) -m pytest -n 2 --dist loadfile -m arithmetic
-	ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -n 2 --dist loadfile -m "arithmetic and not bfloat16"
+	TF_ENABLE_ONEDNN_OPTS=0 $(PY) -m pytest $(TWO) -m arithmetic
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest $(TWO) -m "arithmetic and not bfloat16"
 
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
 	$(PY) -m pytest -m parity

@@ -9,6 +9,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import stable_diffusion_tf  # noqa: F401  it turns oneDNN on, before a test imports Keras
 
+LONG = ("test_readme", "test_probe", "test_scripts", "test_instrumented", "test_precision")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(scope="session")
 def phantom():
