@@ -131,7 +131,7 @@ def test_tiles_are_halved_while_memory_is_short(sd, share, tile, monkeypatch):
 
 def test_memory_that_is_short_makes_tiles_and_enough_makes_none(sd, monkeypatch):
     seen, decode = [], sd.function("decoder")
-    watched = {"decoder": lambda x: seen.append(x.shape[1:3]) or decode(x)}
+    watched = {("decoder",): lambda x: seen.append(x.shape[1:3]) or decode(x)}
     monkeypatch.setattr(sd, "functions", watched)
     latent = latents(1, 32, 16)
     monkeypatch.setattr(pipeline, "memory", lambda: Memory(2**40, 2**40))

@@ -1,4 +1,4 @@
-"""Any value read, any value replaced: in toys of every kind, and in the phantom."""
+"""Any value read, any value replaced: in toys of every kind, in a small model, in the phantom."""
 
 from collections import Counter
 
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.arithmetic
 
 CROSS = "unet.*.attn2.probs"
 FIRST = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.probs"
+BLOCK = "unet.down_blocks.0"
 LAST = "unet.up_blocks.2.attentions.1.transformer_blocks.0.attn2.probs"
 STEPS = 3
 
@@ -37,12 +38,16 @@ def run(sd: StableDiffusion, **options) -> tuple[list, list[dict]]:
 
 
 @pytest.fixture(scope="module")
+def sd(small):
+    return small
+
+
+@pytest.fixture(scope="module")
 def plain_run(sd):
     return run(sd)[0]
 
 
-@pytest.fixture(scope="module")
-def reaches(sd):
+def reach(sd: StableDiffusion) -> float:
     """How far rounding moves such a run: an instrument is another compiled function."""
     contexts = sd.encode_text(["a cat left of an apple", ""])
     facts = {"uncond": contexts[1:], "steps": STEPS, "guidance": 7.5}
@@ -50,14 +55,23 @@ def reaches(sd):
     return floor_of_runs(runs, ("eps", "x_prev"))
 
 
-@pytest.fixture(scope="module")
-def same(reaches):
+def near(one: list, other: list, reaches: float) -> bool:
     """Whether two runs differ by no more than rounding."""
-    return lambda one, other: all(
+    return all(
         parting(getattr(a, name), getattr(b, name)) <= MARGIN * reaches
         for a, b in zip(one, other, strict=True)
         for name in ("eps", "x_prev")
     )
+
+
+@pytest.fixture(scope="module")
+def reaches(sd):
+    return reach(sd)
+
+
+@pytest.fixture(scope="module")
+def same(reaches):
+    return lambda one, other: near(one, other, reaches)
 
 
 # --- patterns ----------------------------------------------------------------------------------
@@ -98,7 +112,7 @@ def test_what_a_pattern_means(pattern, address, meant):
         ({"probes": [Probe(CROSS, Mean("row"))]}, "no mean over 'row': the axes are half, head"),
         ({"edits": [Edit(CROSS, lambda x: x[:1])]}, "must keep the shape"),
         ({"edits": [Edit("unet.conv_in", abs, heads=[0])]}, "no axis of heads"),
-        ({"edits": [Edit(CROSS, abs, heads=[4])]}, "has 4 heads; there is no 4"),
+        ({"edits": [Edit(CROSS, abs, heads=[2])]}, "has 2 heads; there is no 2"),
         ({"edits": [Edit(CROSS, abs, tokens=[77])]}, "has 77 tokens; there is no 77"),
         ({"edits": [Edit(CROSS, abs, steps=[3])]}, "no step 3 in a run of 3: they are 0 … 2"),
         ({"edits": [Edit(CROSS, source={"unet": 0})]}, "holds nothing under"),
@@ -154,15 +168,15 @@ def test_a_value_inside_a_compiled_loop_is_out_of_reach():
 # --- the list ----------------------------------------------------------------------------------
 
 
-def test_every_tap_is_listed_with_its_shape_and_axes(sd):
-    listed = {tap.address: tap for tap in taps(sd)}
+def test_every_tap_is_listed_with_its_shape_and_axes(phantom):
+    listed = {tap.address: tap for tap in taps(phantom)}
     cross = listed[FIRST]
     assert cross.shape == (2, 4, 256, 77) and cross.bytes == 4 * 2 * 4 * 256 * 77
     assert cross.dims == ("half", "head", "query", "token") and "cross-attention" in cross.meaning
     order = [tap.split(".")[0] for tap in listed]
     assert order == sorted(order, key=["text_encoder", "unet", "vae"].index)
     for part in ("text_encoder", "unet", "encoder", "decoder"):
-        known = {a for a in addresses(sd.network(part)) if not a.endswith(".pad")}
+        known = {a for a in addresses(phantom.network(part)) if not a.endswith(".pad")}
         assert known <= {address.split(":")[0] for address in listed} | {"vae"}, part
     assert not [tap for tap in listed.values() if any(d.startswith("axis_") for d in tap.dims)]
     assert not [address for address, tap in listed.items() if not tap.meaning]
@@ -174,9 +188,9 @@ def test_the_list_needs_no_weights(monkeypatch):
     assert len(taps(fresh)) > 300
 
 
-def test_what_is_read_has_the_shape_that_was_listed(sd):
-    _, read = run(sd, probes=[Probe("unet.*")])
-    listed = {tap.address: tap.shape for tap in taps(sd)}
+def test_what_is_read_has_the_shape_that_was_listed(phantom):
+    _, read = run(phantom, probes=[Probe("unet.*")])
+    listed = {tap.address: tap.shape for tap in taps(phantom)}
     found = {address: value.shape for address, value in read[0].items()}
     assert found == {a: shape for a, shape in listed.items() if a in found} and len(found) > 150
 
@@ -250,18 +264,19 @@ def test_taps_leave_not_one_operation_in_the_graph(part, monkeypatch):
 # --- the phantom -------------------------------------------------------------------------------
 
 
-def test_reading_everything_changes_nothing(sd, plain_run, same):
-    assert same(run(sd, probes=[Probe("unet.*"), Probe("unet.*:in")])[0], plain_run)
+def test_reading_everything_changes_nothing(phantom):
+    steps, _ = run(phantom, probes=[Probe("unet.*"), Probe("unet.*:in")])
+    assert near(steps, run(phantom)[0], reach(phantom))
 
 
-def test_reading_text_and_picture_changes_nothing(sd):
-    latent, seen = sd.draw_noise(0), instrument(sd, ["text_encoder*", Probe("vae.*")])
-    rows = sd.encode_text(["a cat"] * 3)
+def test_reading_text_and_picture_changes_nothing(phantom):
+    latent, seen = phantom.draw_noise(0), instrument(phantom, ["text_encoder*", Probe("vae.*")])
+    rows = phantom.encode_text(["a cat"] * 3)
     context = seen.encode_text("a cat")
     assert hold(context, rows[:1], rows).passed
-    images = sd.decode_latent(np.repeat(latent, 3, 0))
+    images = phantom.decode_latent(np.repeat(latent, 3, 0))
     assert hold(seen.decode_latent(latent), images[:1], images).passed
-    moments = sd.encode_posterior(images)[0]
+    moments = phantom.encode_posterior(images)[0]
     read = seen.encode_posterior(images[:1])[0]
     assert hold(read, moments[:1], moments).passed
     reads = seen.reads
@@ -273,6 +288,9 @@ def test_reading_text_and_picture_changes_nothing(sd):
         "query",
         "key",
     )
+
+
+# --- a small model -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -290,7 +308,7 @@ def test_an_edit_that_changes_nothing_moves_nothing(sd, plain_run, same, edit):
 
 
 def test_a_run_patched_with_itself_is_itself(sd, plain_run, same):
-    places = [CROSS, "unet.*.attn1.probs", "unet.mid_block", "unet.*.skips.*"]
+    places = [CROSS, "unet.*.attn1.probs", BLOCK, "unet.*.skips.*"]
     _, read = run(sd, probes=[Probe(places)])
     assert same(run(sd, edits=[Edit(places, source=read)])[0], plain_run)
 
@@ -304,7 +322,7 @@ def test_patching_everything_that_comes_out_gives_the_other_run(sd, plain_run, s
 
 
 def test_an_edit_keeps_to_its_steps(sd, plain_run, reaches):
-    steps, _ = run(sd, edits=[Edit("unet.mid_block", lambda x: x * 0, steps=[1])])
+    steps, _ = run(sd, edits=[Edit(BLOCK, lambda x: x * 0, steps=[1])])
     moved = [parting(a.eps, b.eps) for a, b in zip(steps, plain_run, strict=True)]
     assert moved[0] <= MARGIN * reaches and moved[1] > 1e-3
     assert parting(steps[1].x, plain_run[1].x) <= MARGIN * reaches
@@ -312,7 +330,7 @@ def test_an_edit_keeps_to_its_steps(sd, plain_run, reaches):
 
 @pytest.mark.parametrize("half", ["cond", "uncond"])
 def test_an_edit_keeps_to_its_half(sd, plain_run, reaches, half):
-    steps, _ = run(sd, edits=[Edit("unet.mid_block", lambda x: x * 0, half=half)])
+    steps, _ = run(sd, edits=[Edit(BLOCK, lambda x: x * 0, half=half)])
     other = {"cond": "uncond", "uncond": "cond"}[half]
     gap = {
         h: parting(getattr(steps[0], f"eps_{h}"), getattr(plain_run[0], f"eps_{h}"))
@@ -322,11 +340,11 @@ def test_an_edit_keeps_to_its_half(sd, plain_run, reaches, half):
 
 
 def test_an_edit_keeps_to_its_heads_and_tokens(sd):
-    edit = Edit(FIRST, lambda x: x * 0 - 1, heads=[1, 3], tokens=[2], half="cond", steps=[0])
+    edit = Edit(FIRST, lambda x: x * 0 - 1, heads=[1], tokens=[2], half="cond", steps=[0])
     _, read = run(sd, probes=[Probe(FIRST)], edits=[edit])
     marked = read[0][FIRST] == -1  # a probe reads what the edit left
     wanted = np.zeros_like(marked)
-    wanted[1, [1, 3], :, 2] = True
+    wanted[1, 1, :, 2] = True
     np.testing.assert_array_equal(marked, wanted)
     assert not (read[1][FIRST] == -1).any()
 
@@ -345,7 +363,7 @@ def test_attention_in_chunks_is_read_in_one_piece(sd, monkeypatch, same, reduce)
     """A few queries at a time, as it is done where memory is short: reduced part by part."""
     self_attention = FIRST.replace("attn2", "attn1")
     whole = run(sd, probes=[Probe(self_attention, reduce)])[1][0][self_attention]
-    monkeypatch.setattr(layers, "CHUNK_BYTES", 2**20)
+    monkeypatch.setattr(layers, "CHUNK_BYTES", 2**14)
     monkeypatch.setattr(sd, "functions", {})
     chunked_run = run(sd)[0]
     steps, read = run(sd, probes=[Probe(self_attention, reduce)])
