@@ -4,6 +4,7 @@ Every layer bears its diffusers name, so that a variable's path is its diffusers
 `Tap` marks each value worth seeing that no layer outputs. Pictures are channels last.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from .machine import WITHOUT_AVX512, kernels
+
 LAST = {"data_format": "channels_last"}  # told to each layer: the user's keras.json may differ
+GEMM_NUMBERS = 2**27  # oneDNN's gemm takes 3.0e8 in one convolution, and 3.4e8 no more
 CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
 
 
@@ -150,9 +154,42 @@ def gelu(x):
     return x * (0.5 + 0.5 * ops.erf(x * 0.5**0.5))
 
 
-def conv(width: int, kernel: int, name: str) -> keras.layers.Conv2D:
+class Conv2D(keras.layers.Conv2D):
+    """A convolution that keeps the size. Where oneDNN has no AVX-512 to use, it has no quick kernel
+    for the largest pictures, and its slow one takes minutes: they come a few rows at a time."""
+
+    def call(self, x):  # (b, h, w, c)
+        rows = x.shape[1]
+        least = strips_needed(x.shape, self.kernel_size)
+        if least == 1 or not multiplies_by_gemm():
+            return super().call(x)
+        halo, step = self.kernel_size[0] // 2, math.ceil(rows / least)
+        strips = []
+        for first in range(0, rows, step):
+            start, last = max(0, first - halo), min(rows, first + step)
+            strip = super().call(x[:, start : min(rows, last + halo)])
+            strips.append(strip[:, first - start : last - start])
+        return ops.concatenate(strips, axis=1)
+
+
+def strips_needed(shape: tuple, kernel: tuple[int, int]) -> int:
+    """In how many strips a convolution's input, each cell spelled out with those around it, fits in
+    GEMM_NUMBERS. shape: (b, h, w, c); a size not known yet counts as one."""
+    _, *each = (n or 1 for n in shape)
+    return math.ceil(math.prod((*kernel, *each)) / GEMM_NUMBERS)
+
+
+def multiplies_by_gemm() -> bool:
+    """Whether convolutions here are oneDNN's without AVX-512."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    found = kernels("tensorflow")
+    return found["onednn"] and found["instruction_set"] in WITHOUT_AVX512
+
+
+def conv(width: int, kernel: int, name: str) -> Conv2D:
     """A convolution of stride 1 that keeps the size."""
-    return keras.layers.Conv2D(width, kernel, padding="same", name=name, **LAST)
+    return Conv2D(width, kernel, padding="same", name=name, **LAST)
 
 
 class Downsample(Block):

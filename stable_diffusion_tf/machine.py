@@ -101,6 +101,8 @@ INSTRUCTION_SETS = {  # as oneDNN names them, the least first → the flag in /p
     "AVX512_CORE_AMX_FP16": "amx_fp16",
 }
 
+WITHOUT_AVX512 = [*INSTRUCTION_SETS][: [*INSTRUCTION_SETS].index("AVX512_CORE")]
+
 
 def kernels(backend: str) -> dict[str, Any]:
     """What decides how a backend, 'tensorflow', 'jax' or 'torch', rounds here: whether it computes

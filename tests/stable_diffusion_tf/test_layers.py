@@ -256,3 +256,49 @@ def test_an_unknown_policy_changes_nothing():
     with pytest.raises(ValueError, match="bfloat17"), precision("bfloat17"):
         pass
     assert keras.config.dtype_policy() == before
+
+
+# --- convolutions a few rows at a time
+
+
+@pytest.mark.parametrize(("rows", "kernel", "strips"), [(7, 3, 3), (8, 3, 8), (5, 1, 2), (6, 5, 4)])
+def test_a_convolution_in_strips_is_the_whole_one(monkeypatch, rows, kernel, strips):
+    layer, x = layers.conv(4, kernel, "conv"), normal(2, rows, 6, 3)
+    layer.build(x.shape)
+    scramble(layer)
+    whole = as_numpy(layer(x))
+    monkeypatch.setattr(layers, "GEMM_NUMBERS", math.ceil(kernel**2 * rows * 6 * 3 / strips))
+    heights, call = [], keras.layers.Conv2D.call
+    monkeypatch.setattr(
+        keras.layers.Conv2D, "call", lambda self, x: heights.append(x.shape[1]) or call(self, x)
+    )
+    monkeypatch.setattr(layers, "multiplies_by_gemm", lambda: True)
+    np.testing.assert_allclose(as_numpy(layer(x)), whole, rtol=1e-5, atol=1e-6)
+    assert len(heights) > 1 and max(heights) <= math.ceil(rows / strips) + 2 * (kernel // 2)
+    heights.clear()
+    monkeypatch.setattr(layers, "multiplies_by_gemm", lambda: False)
+    np.testing.assert_array_equal(as_numpy(layer(x)), whole)
+    assert heights == [rows]
+
+
+def test_the_decoder_of_sd_needs_strips_at_512_pixels_and_its_unet_none():
+    """The widest of each: what oneDNN took minutes for, and what it does in seconds."""
+    assert layers.strips_needed((1, 512, 512, 256), (3, 3)) == 5
+    assert layers.strips_needed((1, 64, 64, 960), (3, 3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "onednn", "best", "does"),
+    [
+        ("tensorflow", True, "AVX2", True),
+        ("tensorflow", True, "AVX512_CORE", False),
+        ("tensorflow", True, "arm64", False),
+        ("tensorflow", False, "AVX2", False),
+        ("jax", False, "AVX2", False),
+    ],
+)
+def test_only_onednn_without_avx512_gets_strips(monkeypatch, backend, onednn, best, does):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    found = {"onednn": onednn, "instruction_set": best}
+    monkeypatch.setattr(layers, "kernels", lambda backend: found)
+    assert layers.multiplies_by_gemm() is does
