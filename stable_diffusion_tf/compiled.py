@@ -57,5 +57,9 @@ def compiled(network: keras.Model, call: Callable | None = None) -> ArrayFunctio
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """NumPy has no bfloat16: all floats come as float32."""
-    floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
-    return ops.convert_to_numpy(ops.cast(tensor, "float32") if floats else tensor)
+    return ops.convert_to_numpy(ops.cast(tensor, "float32") if is_float(tensor) else tensor)
+
+
+def is_float(tensor: Any) -> bool:
+    """Whether it holds floats, of whatever library it is."""
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))

@@ -245,14 +245,14 @@ TOGETHER = (
 
 def check_together(configs: Mapping[str, Any], place: object) -> None:
     """Raise UsageError where two of a model's parts, by name, do not fit together."""
-    for part, name, other, as_name in TOGETHER:
-        if part in configs and other in configs:
-            one, two = getattr(configs[part], name), getattr(configs[other], as_name)
-            if one != two:
-                raise UsageError(
-                    f"{place}: {name} of {part}/config.json is {one}, and {as_name} of "
-                    f"{other}/config.json is {two}: these parts are of two models"
-                )
+    there = [row for row in TOGETHER if row[0] in configs and row[2] in configs]
+    for part, name, other, as_name in there:
+        one, two = getattr(configs[part], name), getattr(configs[other], as_name)
+        if one != two:
+            raise UsageError(
+                f"{place}: {name} of {part}/config.json is {one}, and {as_name} of "
+                f"{other}/config.json is {two}: these parts are of two models"
+            )
 
 
 def value_of(field: Any, value: Any, place: object) -> Any:

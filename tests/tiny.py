@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from stable_diffusion_tf.checkpoint.names import variables
-from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
+from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig
 from stable_diffusion_tf.unet import build_unet
@@ -58,33 +58,14 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
 
 
-def write_checkpoint(folder: Path) -> Path:
-    """The folder, with a checkpoint of all parts in which text and UNet fit together."""
-    unet = replace(UNET, sample_size=8)
-    text_encoder, noise, encoder, decoder = (
-        scramble(build(config))
-        for build, config in (
-            (build_clip, TEXT),
-            (build_unet, unet),
-            (build_encoder, VAE),
-            (build_decoder, VAE),
-        )
-    )
-    write_part(folder, "text_encoder", TEXT, [text_encoder], "float32")
-    write_part(folder, "unet", unet, [noise], "float32")
-    write_part(folder, "vae", VAE, [encoder, decoder], "float32")
-    write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    return folder
-
-
 # A model that is drawn with: it hears every prompt, and its numbers stay near one.
 HEARING = replace(TEXT, vocab_size=49408, max_position_embeddings=77)
 DRAWING = replace(UNET, sample_size=8, up_block_types=("UpBlock2D",))
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, unet: UNetConfig = DRAWING) -> Path:
     """The folder, with a whole model so small that it is compiled at once."""
-    for part, config in {"text_encoder": HEARING, "unet": DRAWING, "vae": VAE}.items():
+    for part, config in {"text_encoder": HEARING, "unet": unet, "vae": VAE}.items():
         write_part_drawn(folder, part, config)
     return folder
 

@@ -89,15 +89,15 @@ def shoot(
     out, seen = place("out", out), instrument(sd, probes, edits)
     asked = {"negative": negative, "steps": steps, "guidance": guidance, "eta": eta}
     takes = takes_of(prompt, seed, out)
-    if not overwrite:
-        for _, _, folder in takes:
-            check_free(folder)
+    starts = [first_latent(sd, number, height, width, latent) for _, number, _ in takes]
+    for _, _, folder in takes if not overwrite else ():
+        check_free(folder)
+    foreseen = look_ahead(sd, starts[0], seen.probes)
+    check_room(out, steps * len(takes), starts[0].nbytes, foreseen, memory)
     films = []
-    for words, number, folder in takes:
-        start = first_latent(sd, number, height, width, latent)
+    for (words, number, folder), start in zip(takes, starts, strict=True):
         facts = facts_of(sd, words, start, latent is None, {"seed": number, **asked})
         facts |= rules_as_data(seen, folder)
-        check_room(folder, steps, start.nbytes, look_ahead(sd, start, seen.probes), memory)
         parts = run(seen, facts, start, progress)
         with in_place_of(film, folder) if overwrite else nullcontext(folder) as written:
             record(sd, facts, parts, seen.reads.dims, written, memory)

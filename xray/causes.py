@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from stable_diffusion_tf.compiled import is_float
+
 from .compare import between
 from .structure import as_array, called_at, eagerly
 from .watching import Visit
@@ -245,9 +247,9 @@ def is_picture(x: Any) -> bool:
 
 def is_step(x: Any) -> bool:
     """Whether it may be a timestep: whole numbers, or one number for each of a batch."""
-    kind = keras.backend.standardize_dtype(x.dtype)
     one_each = len(x.shape) < 2 or (len(x.shape) == 2 and x.shape[-1] == 1)
-    return kind != "bool" and (one_each or not keras.backend.is_float_dtype(kind))
+    truth = keras.backend.standardize_dtype(x.dtype) == "bool"
+    return not truth and (one_each or not is_float(x))
 
 
 def others_given(

@@ -74,12 +74,12 @@ class Instrument(StableDiffusion):
 
     def compile(self, part: str, network: keras.Model) -> ArrayFunction:
         probes, edits = self.rules_for(part)
-        function = filling(self.reads, self.looking(part, network, probes, edits), edits)
+        function = filling(self.reads, self.compiled_once(part, network, probes, edits), edits)
         if part == "unet":
             return function
         return lambda *arrays: function(*arrays, step=0)  # before the first step, or after the last
 
-    def looking(
+    def compiled_once(
         self, part: str, network: keras.Model, probes: list[Probe], edits: list[Edit]
     ) -> ArrayFunction:
         """Compiled anew, or what an instrument with the like rules has compiled before."""

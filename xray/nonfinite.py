@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from stable_diffusion_tf.compiled import is_float
+
 from .rules import Probe
 from .structure import as_array, values_of
 
@@ -80,10 +82,6 @@ def unfit(value: Any) -> Any:
     value = value if is_float(value) else ops.cast(value, "float32")
     found = [ops.isnan(value), ops.isinf(value), ops.ones_like(value, "bool")]
     return ops.stack([ops.sum(ops.cast(which, "int32")) for which in found])
-
-
-def is_float(value: Any) -> bool:
-    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
 
 
 def bad(weight: keras.Variable) -> int:

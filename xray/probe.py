@@ -23,7 +23,7 @@ from .addresses import TapInfo, check_patterns, matches, patterns_of, plain
 from .rules import Edit, Feed, Mean, PerStep, Probe, Reads, as_edits, as_probes, take
 from .survey import in_plain_sight, spec, survey, taps
 from .trace import Trace, every_pattern
-from .watching import Meet, lies_in, watching
+from .watching import Meet, lies_in, unmet, watching
 
 __all__ = [
     "Edit",
@@ -78,7 +78,7 @@ def watched(
     probes: Sequence[Probe],
     edits: Sequence[Edit],
     reads: Reads,
-    meet: Meet = lambda visit: None,
+    meet: Meet = unmet,
 ) -> ArrayFunction:
     """The network as a compiled function that fills `reads` whenever it is called: with the arrays,
     and `step=`, the index of the step of a run, by which edits may go. `meet` is told of every
@@ -90,7 +90,7 @@ def looking(
     network: keras.Model,
     probes: Sequence[Probe],
     edits: Sequence[Edit],
-    meet: Meet = lambda visit: None,
+    meet: Meet = unmet,
 ) -> ArrayFunction:
     """The network as a compiled function of its arrays and of what changes from step to step, as
     `tell` says it for each edit: what it gives out, what was read, and the axes of that."""

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from stable_diffusion_tf.compiled import to_numpy
+
 from .probe import watched
 from .rules import Probe, Reads
 from .survey import spec
@@ -148,6 +150,4 @@ def as_array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return (value.float() if value.is_floating_point() else value).numpy()
-    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
-        value = keras.ops.cast(value, "float32")
-    return keras.ops.convert_to_numpy(value)
+    return to_numpy(value)

@@ -37,6 +37,10 @@ class Visit(NamedTuple):
 Meet = Callable[[Visit], None]
 
 
+def unmet(visit: Visit) -> None:
+    """Nobody asks for visits."""
+
+
 def layers_of(network: keras.Model) -> list:
     """Every layer inside, itself first, and the operations that functional models are made of."""
     found = {}
@@ -64,7 +68,7 @@ def addresses(network: Network) -> list[str]:
 
 @contextmanager
 def watching(
-    network: keras.Model, see: See, inputs: bool = False, meet: Meet = lambda visit: None
+    network: keras.Model, see: See, inputs: bool = False, meet: Meet = unmet
 ) -> Iterator[set[str]]:
     """Inside, each call of the network hands every value in it to `see`, in order of execution;
     with `inputs`, what goes into a layer too. `meet` is told of every layer before it is called.
