@@ -34,7 +34,7 @@ lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
 
 gallery: .venv/.runtime ## run every experiment on the phantom and write docs/gallery (a quarter of an hour)
-	$(PY) -m xray.gallery
+	$(PY) -m experiments.gallery
 
 bench: .venv/.oracle ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py

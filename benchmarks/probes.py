@@ -32,8 +32,8 @@ def probes_of(kind: str) -> list:
 
 def taking_steps(sd: Any, kind: str, steps: int, out: Path) -> Iterator[float]:
     """Take a step of a run whenever asked, and give the seconds that it took."""
-    from xray.camera import in_order, start_film, write_step
-    from xray.instrumented import instrument
+    from xray.film.camera import in_order, start_film, write_step
+    from xray.probe.instrumented import instrument
 
     start_film(out, {"steps": steps})
     seen = instrument(sd, probes_of(kind))

@@ -25,11 +25,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xray import anatomy_plots, script
+from experiments.figures import anatomy as figures
+from xray import script
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
-    from xray.anatomy import Block, Layer
+    from xray.methods.anatomy import Block, Layer
 
 SD1 = {  # part → parameters, GMACs for 512 × 512 pixels; tests/experiments counts them again
     "text_encoder": (123_060_480, 6.649),
@@ -50,7 +51,7 @@ def main(steps: int = 25, weights: str = "phantom", out: Path = Path("outputs"))
         out: the folder to save into.
     """
     sd = script.load_model(weights)
-    from xray import anatomy
+    from xray.methods import anatomy
 
     calls = calls_of(sd, steps)
     folder = script.make_folder(out, "test_anatomy", Path(weights).name)
@@ -58,7 +59,7 @@ def main(steps: int = 25, weights: str = "phantom", out: Path = Path("outputs"))
         rows, layers = anatomy.blocks(sd)
         found, stored = sum_by_place(rows), stored_in(sd)
         title = finding(rows, calls, steps)
-        figure = anatomy_plots.anatomy_sheet(rows, shares(rows, calls), title)
+        figure = figures.anatomy_sheet(rows, shares(rows, calls), title)
         script.save_figure(figure, folder / "anatomy.png")
         (folder / "blocks.md").write_text(markdown(rows), encoding="utf-8")
         write_layers(layers, folder / "layers.csv")
@@ -79,7 +80,7 @@ def main(steps: int = 25, weights: str = "phantom", out: Path = Path("outputs"))
 
 def calls_of(sd: "StableDiffusion", steps: int) -> dict[str, int]:
     """Part → how often it computes for one picture."""
-    from xray.survey import ORDER, asked
+    from xray.probe.survey import ORDER, asked
 
     rounds = {"unet": len(sd.timesteps(steps)), "encoder": 0}
     return {part: rounds.get(part, 1) * asked(sd, part)[0].shape[0] for part in ORDER}

@@ -23,9 +23,11 @@ from phantom.score_attention import masks_in
 from phantom.world import BACKGROUNDS, SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
-from xray import attention, attention_plots, measure, rounding, script
+from xray import attention, measure, rounding, script
+from xray.attention import sheets
+from xray.attention.heat_map import pooling_for
 from xray.film import Film
-from xray.heat import pooling_for
+from xray.film.replay import unwatched
 from xray.pictures import read_image
 from xray.rounding import Held
 
@@ -100,13 +102,13 @@ def draw(
     """The picture, its film, and how far it is from that of nobody looking."""
     asked = {"steps": steps, "guidance": guidance, "seed": seed}
     film = Film.shoot(sd, prompt, probes=[attention.probe()], out=folder, **asked)
-    return film.image, film, rounding.unwatched(sd, film)
+    return film.image, film, unwatched(sd, film)
 
 
 def examine(sd: "StableDiffusion", image: np.ndarray, prompt: str, seed: int) -> tuple[list, Held]:
     """What was read at each timestep, and how far the predicted noise is from that of nobody
     looking."""
-    from xray.instrumented import instrument
+    from xray.probe.instrumented import instrument
 
     x = np.repeat(sd.encode_image(image[None]), 2, axis=0)
     time, context = attention.TIMES[0], sd.encode_text(["", prompt])
@@ -161,9 +163,7 @@ def save(
         finding += f", another thing's with {mean(other):.2f}"
     shown = {word: found[word] for word in words[:SHOWN]}
     title = f"“{prompt}”: {finding}"
-    figure = attention_plots.heat_sheet(
-        to_model(image[None], 1)[0], shown, attention.INSIDE, title, labels
-    )
+    figure = sheets.heat_sheet(to_model(image[None], 1)[0], shown, attention.INSIDE, title, labels)
     script.save_figure(figure, folder / "maps.png")
     arrays = {word: np.ascontiguousarray(heat, np.float32) for word, heat in found.items()}
     save_file(arrays, folder / "maps.safetensors")

@@ -29,15 +29,16 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import ddim_inversion as figures
+from experiments.figures.ddim_inversion import Walks
 from phantom.world import for_evaluation, render, scenes
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
-from xray import ddim_inversion_plots, measure, script
-from xray.ddim_inversion import neighbour_correlation, there_and_back
-from xray.ddim_inversion_plots import Walks
-from xray.drawing import decode, draw, encode
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods.ddim_inversion import neighbour_correlation, there_and_back
+from xray.methods.drawing import decode, draw, encode
 from xray.pictures import read_image
-from xray.telling import with_error
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -84,7 +85,7 @@ def main(
     with script.saving_into(folder):
         walks = walk_all(sd, images, contexts, uncond, steps, guidance, seed)
         title = finding(walks)
-        sheet = ddim_inversion_plots.inversion_sheet(walks, title)
+        sheet = figures.inversion_sheet(walks, title)
         script.save_figure(sheet, folder / "inversion.png")
         arrays = {k: v for k, v in walks._asdict().items() if isinstance(v, np.ndarray)}
         save_file(arrays, folder / "inversion.safetensors")

@@ -27,13 +27,14 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import fast_sampling as figures
+from experiments.figures.fast_sampling import Longest, Sampled
 from phantom.prompts import shown
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import measure, script, steps_plots
-from xray.drawing import decode, draw
-from xray.steps_plots import Longest, Sampled
-from xray.telling import with_error
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods.drawing import decode, draw
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -101,7 +102,7 @@ def main(
         samplers = [measure_runs(name, runs, end, prompt) for name, runs in drawn.items()]
         aim = measure_longest(end, longest, prompt)
         title = finding(counts, samplers, aim)
-        sheet = steps_plots.steps_sheet(counts, samplers, aim, f"“{prompt}”: {title}")
+        sheet = figures.steps_sheet(counts, samplers, aim, f"“{prompt}”: {title}")
         script.save_figure(sheet, folder / "steps.png")
         latents = {name: np.stack([one.latents for one in runs]) for name, runs in drawn.items()}
         save_file({**latents, "longest": end.latents}, folder / "latents.safetensors")

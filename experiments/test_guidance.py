@@ -25,11 +25,12 @@ import tyro
 from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
+from experiments.figures import guidance as figures
 from phantom.prompts import shown
 from stable_diffusion_tf.errors import UsageError
-from xray import measure, rounding, sampling_plots, script
-from xray.drawing import draw, paint
+from xray import measure, rounding, script
 from xray.film import Film
+from xray.methods.drawing import draw, paint
 from xray.rounding import Held
 
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
@@ -202,7 +203,7 @@ def draw_sheet(
     if right is not None:
         rates["pictures judged right, %"] = 100.0 * right
     labels = labels_of(scales, ends, right)
-    return sampling_plots.guidance_sheet(images[:, 0], labels, sizes, scales, rates, title)
+    return figures.guidance_sheet(images[:, 0], labels, sizes, scales, rates, title)
 
 
 if __name__ == "__main__":

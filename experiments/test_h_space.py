@@ -30,12 +30,14 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import h_space as figures
+from experiments.figures.h_space import Climb
 from phantom.judge import judge
 from phantom.world import BACKGROUNDS, SIDE, THINGS
 from stable_diffusion_tf.errors import UsageError
-from xray import direction_plots, measure, rounding, script, steering
-from xray.direction_plots import Climb
-from xray.drawing import draw, to_pictures
+from xray import measure, rounding, script
+from xray.methods import steering
+from xray.methods.drawing import draw, to_pictures
 
 EXAMPLE, OTHER = "a rabbit on a blue background", "a car on a blue background"
 SCALES = (-1.0, 0.0, 1.0, 1.5, 2.0)
@@ -94,7 +96,7 @@ def main(
         found = Climb(scales, find_shares(seen), sees(images, change[1]))
         title = finding(found, change, seen.place)
         rows = np.concatenate([images[:, :3, 0], words[None, [0, 1, 0], 0]])
-        sheet = direction_plots.climb_sheet(rows, found, seen.reach, seen.place, change, title)
+        sheet = figures.climb_sheet(rows, found, seen.reach, seen.place, change, title)
         script.save_figure(sheet, folder / "climb.png")
         arrays = {name: getattr(seen, name) for name in ("direction", "latents", "plain")}
         save_file({**arrays, "pictures": images}, folder / "climb.safetensors")

@@ -28,13 +28,14 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import image_decoder as figures
 from phantom.world import for_evaluation, render, scenes
-from xray import decoder_plots, measure, script
-from xray.drawing import decode, encode
-from xray.linear import LEAST, Linear, fit_and_test, over_pixels
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods.drawing import decode, encode
+from xray.methods.linear_decoder import LEAST, Linear, fit_and_test, over_pixels
+from xray.methods.receptive_field import HELD, Reach, measure_reach
 from xray.pictures import read_pictures
-from xray.reach import HELD, Reach, measure_reach
-from xray.telling import with_error
 from xray.tensor_debug import DebugTensor
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main(
         reach = measure_reach(sd, latents[:PROBED], rng)
         shown = show_variants(sd, latents[:ROWS], decoded[:ROWS], linear, rng)
         title = finding(linear, reach, latents.shape[-1])
-        sheet = decoder_plots.decoder_sheet(shown, linear, reach, title)
+        sheet = figures.decoder_sheet(shown, linear, reach, title)
         script.save_figure(sheet, folder / "decoder.png")
         arrays = {**shown, **tables(linear, reach), "latents": latents, "decoded": decoded}
         save_file(arrays, folder / "decoder.safetensors")

@@ -16,8 +16,9 @@ import tyro
 from matplotlib import cbook
 from safetensors.numpy import save_file
 
+from experiments.figures import image_encoder as figures
 from stable_diffusion_tf.images import to_model
-from xray import measure, plots, script
+from xray import measure, script
 from xray.pictures import find_pictures, names_for, read_image
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def examine(sd: "StableDiffusion", path: Path, image: np.ndarray, stem: Path) ->
     title = (
         f"{path.name}: {psnr:.1f} dB PSNR, {ssim:.2f} SSIM, from {fewer:.0f} times fewer numbers"
     )
-    figure = plots.encoder_sheet(image[0], back[0], mean[0], deviation[0], title)
+    figure = figures.encoder_sheet(image[0], back[0], mean[0], deviation[0], title)
     script.save_figure(figure, Path(f"{stem}.png"))
     arrays = {"image": image, "mean": mean, "deviation": deviation, "round_trip": back}
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f"{stem}.safetensors")

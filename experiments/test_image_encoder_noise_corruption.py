@@ -25,13 +25,14 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import image_decoder as figures
+from experiments.figures.image_decoder import Sweep
 from phantom.world import for_evaluation, render, scenes
 from stable_diffusion_tf.images import to_model
-from xray import decoder_plots, measure, script
-from xray.decoder_plots import Sweep
-from xray.drawing import decode, encode
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods.drawing import decode, encode
 from xray.pictures import read_pictures
-from xray.telling import with_error
 from xray.tensor_debug import DebugTensor
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ def main(
     with script.saving_into(folder):
         sweep, off = corrupt_and_decode(sd, latents, pictures, seed)
         title = finding(sweep)
-        script.save_figure(
-            decoder_plots.corruption_sheet(sweep, DOUBLED, title), folder / "noise.png"
-        )
+        script.save_figure(figures.corruption_sheet(sweep, DOUBLED, title), folder / "noise.png")
         arrays = {"latents": latents, "psnr": sweep.psnr, "pictures": sweep.pictures}
         save_file(arrays, folder / "noise.safetensors")
     tell(sweep)

@@ -22,9 +22,10 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import latent_statistics as figures
 from phantom.world import render, scenes
 from stable_diffusion_tf.errors import UsageError
-from xray import latent_plots, measure, script
+from xray import measure, script
 from xray.pictures import read_pictures
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def main(
     folder = script.make_folder(out, "test_latent_statistics", images.stem if images else "scenes")
     with script.saving_into(folder):
         title = finding(latents["pictures"], scales["pictures"][0], own)
-        sheet = latent_plots.latent_sheet(latents, scales, own, title)
+        sheet = figures.latent_sheet(latents, scales, own, title)
         script.save_figure(sheet, folder / "statistics.png")
         save_file(latents, folder / "latents.safetensors")
     tell(latents["pictures"])

@@ -21,12 +21,13 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import noise_schedule as figures
+from experiments.figures.noise_schedule import Schedule, Seen
 from phantom.world import render, scenes
 from stable_diffusion_tf import scheduler
-from xray import measure, schedule_plots, script
-from xray.drawing import decode
+from xray import measure, script
+from xray.methods.drawing import decode
 from xray.pictures import read_image
-from xray.schedule_plots import Schedule, Seen
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -65,7 +66,7 @@ def main(
     with script.saving_into(folder):
         decoded = decode(sd, x[:, 0])
         title = finding(missed[right.name], missed[wrong.name], sd.alphas)
-        sheet = schedule_plots.forward_sheet(decoded, seen, right, wrong, float(x0.var()), title)
+        sheet = figures.forward_sheet(decoded, seen, right, wrong, float(x0.var()), title)
         script.save_figure(sheet, folder / "schedule.png")
         save_file({"x0": x0, "x": x, "pictures": decoded}, folder / "walk.safetensors")
     tell(seen, sd.alphas, float(x0.var()), missed[right.name])
@@ -148,7 +149,7 @@ def tell(seen: Seen, alphas: np.ndarray, x0_variance: float, missed: np.ndarray)
         alpha = alphas[t]
         form = measure.normality(seen.values[i])
         print(
-            f"{t:4} {alpha:.4f} {schedule_plots.decibel(t, alphas):+9.1f} "
+            f"{t:4} {alpha:.4f} {figures.decibel(t, alphas):+9.1f} "
             f"{alpha**0.5:7.3f} {seen.share[i]:8.3f} {1 - alpha:7.4f} {seen.noise[i]:8.4f} "
             f"{seen.variance[i]:8.3f} {1 - alpha + alpha * x0_variance:8.3f} "
             f"{form.excess_kurtosis:+9.2f} {np.abs(missed[i]).max():12.1f}"

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from experiments.figures import precision as figures
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.lcm import guidance_embedding
-from xray import compare_plots, script
+from xray import script
 from xray.compare import (
     BACKENDS,
     Asked,
@@ -75,7 +76,7 @@ def main(
             found[name] = compare(read(), exact, exact, tolerance)
             (folder / f"{name}.txt").write_text(f"{found[name]}\n", encoding="utf-8")
             tell(name, found[name])
-        figure = compare_plots.parting_curves(found, finding(found))
+        figure = figures.parting_curves(found, finding(found))
         script.save_figure(figure, folder / "parting.png")
     script.conclude(
         finding(found),

@@ -27,15 +27,16 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import stabilizing_noise as figures
+from experiments.figures.stabilizing_noise import Curves
 from phantom.prompts import shown
 from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import measure, script, stabilizing_plots
-from xray.ancestral import ancestral, implicit, walk
-from xray.drawing import decode
-from xray.stabilizing_plots import Curves
-from xray.telling import with_error
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods.ancestral import ancestral, implicit, walk
+from xray.methods.drawing import decode
 
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
 CHECKED = 4  # steps that the controls run again
@@ -93,9 +94,7 @@ def main(
         bars, far = measure_pictures(images, prompt), furthest(variances[:-1], schedule)
         title = finding(far, bars)
         curves = Curves(times, variances[:-1].T, schedule)
-        sheet = stabilizing_plots.noise_sheet(
-            [*RULES], images, curves, bars, f"“{prompt}”: {title}"
-        )
+        sheet = figures.noise_sheet([*RULES], images, curves, bars, f"“{prompt}”: {title}")
         script.save_figure(sheet, folder / "noise.png")
         save_file({"x": x, "pictures": images}, folder / "runs.safetensors")
     tell(far, variances[-1], bars)

@@ -24,11 +24,12 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import text as figures
+from experiments.token_rows import change, grow, name_tokens, strange
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import BOS, EOS
-from xray import measure, script, text_plots
-from xray.telling import with_error
-from xray.token_rows import change, grow, name_tokens, strange
+from xray import measure, script
+from xray.measure.telling import with_error
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -72,7 +73,7 @@ def main(
         ends = grown[range(count + 1), range(1, count + 2)]
         title = finding(moves, starts, neighbours(seen))
         tokens = name_tokens(sd.tokenizer.pieces(ids[: count + 2]))
-        figure = text_plots.tokens_sheet(
+        figure = figures.tokens_sheet(
             tokens,
             measure.cosines(seen),
             ["nothing", *tokens[1:-1]],

@@ -26,12 +26,14 @@ import tyro
 from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
+from experiments.figures import time_and_context as figures
+from experiments.figures.time_and_context import Moved
 from phantom.prompts import shown
 from stable_diffusion_tf.errors import UsageError
-from xray import measure, rounding, script, swap_plots, swapping
-from xray.drawing import to_pictures
-from xray.swap_plots import Moved
-from xray.swapping import KINDS, Fit, Swap
+from xray import measure, rounding, script
+from xray.methods import conditioning
+from xray.methods.conditioning import KINDS, Fit, Swap
+from xray.methods.drawing import to_pictures
 
 EXAMPLE = "a rabbit on a blue background"
 OTHER = "a car on a yellow background"
@@ -75,20 +77,20 @@ def main(
     run = {"uncond": uncond, "steps": steps, "guidance": guidance}
     sd.denoise(context, **run)  # not begun: it looks
     noise = sd.draw_noise(seed, batch)
-    heard = swapping.heard_times(sd.timesteps(steps), shift, len(sd.alphas) - 1)
-    blocks = swapping.find_blocks(sd)
+    heard = conditioning.heard_times(sd.timesteps(steps), shift, len(sd.alphas) - 1)
+    blocks = conditioning.find_blocks(sd)
     folder = script.make_folder(out, "test_time_and_context", prompt)
     with script.saving_into(folder):
         plain = [*sd.denoise(np.repeat(context, batch, 0), latent=noise, **run)]
-        fits = swapping.fit_decoder(sd, plain[steps // 2], both, heard)
-        ears = swapping.listen(sd, both, uncond, noise, heard)
-        swaps = swapping.list_swaps(blocks, steps)
+        fits = conditioning.fit_decoder(sd, plain[steps // 2], both, heard)
+        ears = conditioning.listen(sd, both, uncond, noise, heard)
+        swaps = conditioning.list_swaps(blocks, steps)
         jobs = [(Swap("itself"), 0), *((swap, i) for swap in swaps for i in range(pictures))]
         again = rounding.redrawn(sd, np.repeat(context, batch, 0), noise, run)
-        itself, *latents = swapping.swap_all(sd, jobs, noise, context, ears, run)
+        itself, *latents = conditioning.swap_all(sd, jobs, noise, context, ears, run)
         latents = np.reshape(latents, (len(swaps), pictures, *itself.shape))
         ends = plain[-1].x_prev
-        far = swapping.apart(latents, ends[:pictures]) / swapping.between(ends)
+        far = conditioning.apart(latents, ends[:pictures]) / conditioning.between(ends)
         moved = sort_out(100 * far, blocks, steps)
         title = finding(moved, fits, other)
         images = to_pictures(sd, np.concatenate([ends[None, :pictures], latents]))
@@ -147,11 +149,11 @@ def draw_sheet(
     rows = [0, *(1 + swaps.index(swap) for swap in wanted)]
     names = ["nothing swapped", *(f"{KINDS[s.kind]}\n{place_of(s)}" for s in wanted)]
     labels = [name + judged(images[row], prompts) for name, row in zip(names, rows, strict=True)]
-    return swap_plots.swap_sheet(images[rows, 0], labels, moved, fits, title)
+    return figures.swap_sheet(images[rows, 0], labels, moved, fits, title)
 
 
 def place_of(swap: Swap) -> str:
-    return f"in {swap_plots.named(swap.block, ' ')} alone" if swap.block else "everywhere"
+    return f"in {figures.named(swap.block, ' ')} alone" if swap.block else "everywhere"
 
 
 def judged(images: np.ndarray, prompts: tuple[str, str]) -> str:

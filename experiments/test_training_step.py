@@ -26,14 +26,15 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import training_step as figures
 from phantom.world import for_evaluation, render, scenes
 from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.errors import UsageError
-from xray import measure, script, training_plots
-from xray.drawing import decode
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods.denoising_loss import Errors, measure_errors, measure_saved, misses, predict_all
+from xray.methods.drawing import decode
 from xray.pictures import read_image
-from xray.telling import with_error
-from xray.training import Errors, measure_errors, measure_saved, misses, predict_all
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -82,7 +83,7 @@ def main(
         title = finding(errors, saved)
         rows = show(sd, images, x0, noise[0], predicted[OWN])
         shown = TIMES[SHOWN].tolist()
-        figure = training_plots.training_sheet(rows, shown, own[0], errors, saved, title)
+        figure = figures.training_sheet(rows, shown, own[0], errors, saved, title)
         script.save_figure(figure, folder / "training.png")
         tensors = {"loss": loss, "timesteps": TIMES, "noise": noise[0], "predicted": predicted}
         save_file(tensors, folder / "training.safetensors")

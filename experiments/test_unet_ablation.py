@@ -20,13 +20,14 @@ import tyro
 from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
+from experiments.figures import unet_ablation as figures
 from phantom.judge import judge
 from phantom.world import SIDE, THINGS
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import compare_plots, rounding, script
-from xray.drawing import decode, draw
-from xray.knockout import Knockout, find_knockouts, knock_out
+from xray import rounding, script
+from xray.methods.ablation import Knockout, find_knockouts, knock_out
+from xray.methods.drawing import decode, draw
 
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
 SHOWN = 7  # knock-outs whose pictures are shown
@@ -141,7 +142,7 @@ def draw_sheet(
     """Blocks as bars, heads as a map, and the pictures that moved furthest."""
     head = np.array([one.head is not None for one in knockouts])
     blocks = [one for one in knockouts if one.head is None]
-    bars = compare_plots.Bars(
+    bars = figures.Bars(
         [one.place for one in blocks],
         [one.kind for one in blocks],
         lost[~head],
@@ -151,7 +152,7 @@ def draw_sheet(
     layers = list(dict.fromkeys(one.place for one in knockouts if one.head is not None))
     worst = np.argsort(-lost)[:SHOWN]
     labels = ["untouched"] + [f"{said(knockouts[i])}\n{lost[i]:.1f} %" for i in worst]
-    return compare_plots.knockout_sheet(
+    return figures.knockout_sheet(
         bars,
         layers,
         lost[head].reshape(len(layers), -1),

@@ -31,12 +31,16 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import unet_features as figures
+from experiments.figures.unet_features import Layout
 from phantom.lessons import LATENT, PLACE, probe_scenes
 from phantom.world import SIDE
-from xray import features_plots, linear_probe, measure, rounding, script
-from xray.drawing import to_pictures
-from xray.features_plots import Layout, Scores
+from xray import measure, script
 from xray.film import Film
+from xray.film.replay import unwatched
+from xray.methods import linear_probe
+from xray.methods.drawing import to_pictures
+from xray.methods.linear_probe import Scores
 from xray.rounding import Held
 
 if TYPE_CHECKING:
@@ -84,7 +88,7 @@ def main(
         known = sd.size == SIDE  # then its world is the phantom's
         scores = probe_scenes(sd, [*layout.colours], TIMES, number, seed) if known else None
         title = finding(layout, scores)
-        figure = features_plots.features_sheet(layout, scores, title)
+        figure = figures.features_sheet(layout, scores, title)
         script.save_figure(figure, folder / "features.png")
         save_file(in_arrays(layout, scores), folder / "features.safetensors")
     tell(layout, scores)
@@ -108,7 +112,7 @@ def shoot(sd: "StableDiffusion", prompt: str, asked: dict, folder: Path) -> tupl
 
     blocks = [tap.address for tap in taps(sd) if BLOCKS.fullmatch(tap.address)]
     film = Film.shoot(sd, prompt, probes=[Probe(blocks)], out=folder, **asked)
-    return film, rounding.unwatched(sd, film)
+    return film, unwatched(sd, film)
 
 
 def look(sd: "StableDiffusion", film: Film) -> Layout:

@@ -22,12 +22,14 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures.interpolation import Panel, distance_panels, way_sheet
 from phantom.prompts import shown
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import script
-from xray.drawing import decode, draw
-from xray.interpolation import (
+from xray.measure import standard_error
+from xray.methods.drawing import decode, draw
+from xray.methods.interpolation import (
     WAYS,
     Along,
     jumps,
@@ -36,8 +38,6 @@ from xray.interpolation import (
     shares_of,
     walk_tokens,
 )
-from xray.interpolation_plots import Panel, distance_panels, way_sheet
-from xray.measure import standard_error
 
 EXAMPLES = ("a rabbit on a purple background", "a burger on a green background")
 

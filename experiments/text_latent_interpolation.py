@@ -25,14 +25,22 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures.interpolation import Panel, distance_panels, way_sheet
 from phantom.prompts import shown
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import script
-from xray.drawing import decode, draw
-from xray.interpolation import WAYS, Along, jumps, largest_step, measure_along, shares_of, walk
-from xray.interpolation_plots import Panel, distance_panels, way_sheet
 from xray.measure import standard_error
+from xray.methods.drawing import decode, draw
+from xray.methods.interpolation import (
+    WAYS,
+    Along,
+    jumps,
+    largest_step,
+    measure_along,
+    shares_of,
+    walk,
+)
 
 EXAMPLE = "a rabbit on a purple background"
 Values = Mapping[str, np.ndarray]  # way → (points, b)

@@ -26,11 +26,12 @@ import tyro
 from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
+from experiments.figures import text as figures
+from experiments.figures.text import Row
 from phantom.prompts import asked, shown
-from xray import measure, rounding, script, text_plots
-from xray.telling import with_error
-from xray.text_plots import Row
-from xray.text_states import find_onset, from_layers, likeness, paint_each
+from xray import measure, rounding, script
+from xray.measure.telling import with_error
+from xray.methods.text_layers import find_onset, from_layers, likeness, paint_each
 
 EXAMPLES = (
     "a cat on a blue background",
@@ -186,7 +187,7 @@ def draw(
         else np.where(right[..., 0], "✓ as asked", "✗")
     )
     rows = [Row(prompt, images[at, i, 0], marks[at, i]) for i, prompt in enumerate(prompts[:ROWS])]
-    return text_plots.layers_sheet(rows, [layers[i] for i in at], layers, curves, title)
+    return figures.layers_sheet(rows, [layers[i] for i in at], layers, curves, title)
 
 
 if __name__ == "__main__":

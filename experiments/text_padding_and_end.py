@@ -27,15 +27,16 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import padding_and_end as figures
 from phantom.judge import judge
 from phantom.prompts import asked, has
 from phantom.world import SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.tokenizer import EOS
-from xray import padding_plots, script
-from xray.drawing import decode, draw
+from xray import script
 from xray.measure import distance, exceeds, standard_error
+from xray.methods.drawing import decode, draw
 
 EXAMPLES = ("a rabbit on a purple background", "a burger on a green background")
 PARTS = ("start", "words", "end", "early padding", "late padding")
@@ -92,7 +93,7 @@ def main(
         gone, shares = lean(latents), follow(images, prompt, other)
         title = finding(gone, shares)
         heading = f"A: “{prompt}”, B: “{other}”\n{title}"
-        sheet = padding_plots.swap_sheet(images[:, :SHOWN], gone, shares, heading)
+        sheet = figures.swap_sheet(images[:, :SHOWN], gone, shares, heading)
         script.save_figure(sheet, folder / "swaps.png")
         saved = {"contexts": np.stack([*contexts.values()]), "pictures": images}
         saved["latents"] = np.stack([*latents.values()])

@@ -29,15 +29,24 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import prompt_to_prompt as figures
 from phantom.judge import MARGIN, judge
 from phantom.prompts import asked, shown
 from phantom.world import SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import edit_plots, rounding, script
-from xray.drawing import decode, draw
+from xray import rounding, script
 from xray.measure import standard_error
-from xray.word_edits import Row, Shares, change, draw_rows, exchanged, exchanged_words, mask_of
+from xray.methods.drawing import decode, draw
+from xray.methods.prompt_to_prompt import (
+    Row,
+    Shares,
+    change,
+    draw_rows,
+    exchanged,
+    exchanged_words,
+    mask_of,
+)
 
 EXAMPLES = (
     "a rabbit left of a strawberry on a purple background",
@@ -109,7 +118,7 @@ def main(
         right = judge_rows(to_uint8(images), rows)
         names = [row.name for row in rows]
         title = finding(words, names, moved, right)
-        sheet = edit_plots.edit_sheet(images[:, :SHOWN], masks[:SHOWN], names, moved, right, title)
+        sheet = figures.edit_sheet(images[:, :SHOWN], masks[:SHOWN], names, moved, right, title)
         script.save_figure(sheet, folder / "edits.png")
         arrays = {"latents": latents, "pictures": to_uint8(images), "masks": masks.astype(np.uint8)}
         save_file(arrays, folder / "edits.safetensors")

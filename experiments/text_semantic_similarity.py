@@ -28,14 +28,15 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.families import EVERYDAY, SPRITES, of_one_wording, prompts_of
+from experiments.figures import text as figures
+from experiments.figures.text import Cloud, Contrast
+from experiments.token_rows import name_tokens
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import EOS
-from xray import measure, script, text_plots
-from xray.families import EVERYDAY, SPRITES, of_one_wording, prompts_of
-from xray.nearness import SHUFFLES, Nearness, compare
-from xray.telling import with_error
-from xray.text_plots import Cloud, Contrast
-from xray.token_rows import name_tokens
+from xray import measure, script
+from xray.measure.permutation import SHUFFLES, Nearness, compare
+from xray.measure.telling import with_error
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -84,7 +85,7 @@ def main(
     with script.saving_into(folder):
         cloud = Cloud(np.array([*families])[labels], measure.cosines(ends), *principal(ends))
         pair = contrast(sd, find(pick_pair(families), words), words, ids, context)
-        script.save_figure(text_plots.families_sheet(cloud, pair, title), folder / "families.png")
+        script.save_figure(figures.families_sheet(cloud, pair, title), folder / "families.png")
         arrays = {"ids": ids, "families": labels, "context": context, "ends": ends}
         save_file(arrays, folder / "families.safetensors")
     tell(found, [word for prompt in prompts for word in sd.unknown_words(prompt)])

@@ -25,13 +25,15 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
+from experiments.figures import symbol_image2image as figures
 from phantom.portraits import enlarged, fitting, likeness, portrait, portraits
 from phantom.world import BACKGROUNDS, FAMILY, SIDE, THINGS, put, with_article
 from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.errors import UsageError
-from xray import drawing, measure, script, textual_inversion_plots
+from xray import measure, script
+from xray.measure.telling import with_error
+from xray.methods import drawing
 from xray.pictures import read_pictures
-from xray.telling import with_error
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -73,7 +75,7 @@ def main(
     if start is None:
         raise UsageError(f"{thing} is no sprite; of a folder, say with --start what is in it")
     sd = script.load_model(weights)
-    from xray import textual_inversion
+    from xray.methods import textual_inversion
 
     token = textual_inversion.check_word(sd, start)
     images, captions = collect(thing, start, number, sd.size, seed)
@@ -89,7 +91,7 @@ def main(
         errors = dict(zip(words, (found.curve[0], found.of_rival, found.curve[-1]), strict=True))
         title = finding(steps, errors, alike)
         rows = {"learned from": images[: min(number, DRAWN)], **made._asdict()}
-        sheet = textual_inversion_plots.inversion_sheet(rows, found, errors, alike, title)
+        sheet = figures.inversion_sheet(rows, found, errors, alike, title)
         script.save_figure(sheet, folder / "word.png")
         arrays = {"images": images, "words": found.words, "losses": found.curve}
         save_file(arrays | made._asdict(), folder / "word.safetensors")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phantom.world import Scene, masks, render, scenes, side_of
-from xray.drawing import encode
-from xray.features_plots import Scores
-from xray.linear_probe import (
+from xray.measure import covered
+from xray.methods.drawing import encode
+from xray.methods.linear_probe import (
     Lesson,
+    Scores,
     ceiling,
     draw_mask,
     examine,
@@ -20,7 +21,6 @@ from xray.linear_probe import (
     places,
     read_noised,
 )
-from xray.measure import covered
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion

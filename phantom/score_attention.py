@@ -27,24 +27,25 @@ from phantom.judge import NEAR, judge
 from phantom.world import BACKGROUNDS, FAMILY, SIDE, Scene, masks, render
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import attention_plots, measure, script
+from xray import measure, script
 from xray.attention import (
     DAAM,
     DEFAULT,
     Pooling,
     Words,
-    copied,
     look,
     phrases,
     probe,
+    sheets,
     word_maps,
 )
-from xray.pooling import AGAINST, CROSS, JOINS, NORMS, OUTER, RESIZES, STEPS, WEIGHTS
+from xray.attention.attention import copied
+from xray.attention.pooling import AGAINST, CROSS, JOINS, NORMS, OUTER, RESIZES, STEPS, WEIGHTS
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
-    from xray.instrumented import Instrument
-    from xray.rules import Reads
+    from xray.probe.instrumented import Instrument
+    from xray.probe.interventions import Reads
 
 GRID = (SIDE, SIDE)
 SHARES = np.arange(0.05, 1, 0.05)  # of a map's range, from which on it counts as inside
@@ -123,7 +124,7 @@ def main(
     if sd.size != SIDE:
         raise UsageError(f"these weights draw {sd.size} pixels, and the phantom's world has {SIDE}")
     folder = script.make_folder(out, "score_attention", sd.checkpoint.place.name)
-    from xray.instrumented import instrument
+    from xray.probe.instrumented import instrument
 
     sd = instrument(sd, probe())
     with script.saving_into(folder):
@@ -352,7 +353,7 @@ def save(folder: Path, rows: Sequence[Row], chosen: Pooling, tried: Mapping[Pool
     }
     ours, theirs = (scores["scenes"][method] for method in ("ours", "DAAM"))
     title = f"Words that name things: our maps reach {ours:.2f} IoU, DAAM's pooling {theirs:.2f}"
-    figure = attention_plots.score_bars(scores, "mean IoU with the exact mask", title)
+    figure = sheets.score_bars(scores, "mean IoU with the exact mask", title)
     script.save_figure(figure, folder / "score.png")
 
 

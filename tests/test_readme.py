@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from xray.gallery import read_story
-from xray.gallery_facts import BLOCKS
+from experiments.gallery.pages import read_story
+from experiments.gallery.published import BLOCKS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stable_diffusion_tf.sampling import Step, walk
-
-from .measure import gap, parting
+from xray.measure import gap, parting
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
-
-    from .film import Film
 
 # A floor is the largest of the few differences that were looked at, and the next draw may exceed
 # it: of one and the same picture, by up to five times in the runs measured here. Ten floors of a
@@ -131,12 +128,3 @@ def floor_of_runs(runs: Sequence[Sequence[Step]], names: Sequence[str]) -> float
         for one, twin in zip(alone, other, strict=True):
             found += [parting(row, getattr(one, n)[0]) for n in names for row in getattr(twin, n)]
     return max(found)
-
-
-def unwatched(sd: "StableDiffusion", film: "Film") -> Held:
-    """Where a film's run ends, beside the same run when nobody looks."""
-    text, facts = film.text, film.facts
-    run = facts | {"uncond": text["uncond"]}
-    runs = twin_runs(sd, text["context"], film[0]["x"], run)
-    ends = [row for steps in runs for row in steps[-1].x_prev]
-    return hold(film[len(film) - 1]["x_prev"][0], ends[0], ends)

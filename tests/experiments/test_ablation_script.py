@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import test_unet_ablation as ablation
+from experiments import test_unet_ablation as experiment
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf import StableDiffusion
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray import drawing, knockout, rounding
-from xray.instrumented import instrument
-from xray.knockout import Knockout
+from xray import rounding
+from xray.methods import ablation, drawing
+from xray.methods.ablation import Knockout
 from xray.probe import Edit
+from xray.probe.instrumented import instrument
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -28,7 +29,7 @@ SMALLEST = ["a cat", "--steps", 1, "--batch", 2]
 
 @pytest.fixture(scope="module")
 def found(sd) -> tuple:
-    return knockout.find_knockouts(sd)
+    return ablation.find_knockouts(sd)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def few(found, monkeypatch) -> None:
     kept = [(tap, one) for tap in places for one in knockouts if one.address == tap.address]
     kept = [(tap, one) for tap, one in kept if tap.address in (HIDDEN, f"{CROSS}.probs")]
     chosen = list({tap.address: tap for tap, _ in kept}.values()), [one for _, one in kept]
-    monkeypatch.setattr(ablation, "find_knockouts", lambda _: chosen)
+    monkeypatch.setattr(experiment, "find_knockouts", lambda _: chosen)
 
 
 def test_every_block_and_every_head_is_found_in_order_of_execution(found):
@@ -71,7 +72,7 @@ def test_a_mask_is_zero_where_its_row_says_in_both_halves(found):
     block = Knockout(HIDDEN, "residual block")
     head = Knockout(f"{CROSS}.probs", "head", 2)
     assert block in knockouts and head in knockouts
-    made = knockout.masks(places, [block, None, head])
+    made = ablation.masks(places, [block, None, head])
     assert {tap.address: (6, *tap.shape[1:]) for tap in places} == {
         address: mask.shape for address, mask in made.items()
     }
@@ -88,7 +89,7 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
     some = [Knockout(HIDDEN, ""), Knockout(f"{CROSS}.probs", "", 1), Knockout(CROSS, "")]
     context, uncond = np.split(sd.encode_text(["a cat", ""]), 2)
     run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, sd.draw_noise(0, 4)
-    untouched, ended = knockout.knock_out(sd, places, some, context, noise, run)
+    untouched, ended = ablation.knock_out(sd, places, some, context, noise, run)
 
     def off(row):
         keep = np.arange(8) % 4 != row
@@ -103,38 +104,43 @@ def test_a_knockout_is_an_edit_that_zeroes_and_leaves_the_other_rows(sd, found):
     assert rounding.hold(ended, expected[:3], same).passed
     assert rounding.hold(untouched[0], expected[3], same).passed  # another row
     assert not rounding.hold(ended, expected[[1, 2, 0]], same).passed, "the wrong rows"
-    assert np.all(ablation.apart(expected[:3], untouched[0]) > 1e-4)
+    assert np.all(experiment.apart(expected[:3], untouched[0]) > 1e-4)
 
 
 @pytest.mark.arithmetic
 def test_a_latent_consistency_model_is_knocked_out_too(lcm):
-    places, knockouts = knockout.find_knockouts(lcm)
+    places, knockouts = ablation.find_knockouts(lcm)
     context, uncond = np.split(lcm.encode_text(["a cat", ""]), 2)
     run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, lcm.draw_noise(0, 2)
-    untouched, ended = knockout.knock_out(lcm, places, knockouts[:2], context, noise, run)
+    untouched, ended = ablation.knock_out(lcm, places, knockouts[:2], context, noise, run)
     plain = drawing.draw(lcm, np.repeat(context, 2, 0), noise, run)
     again = rounding.redrawn(lcm, np.repeat(context, 2, 0), noise, run)
     assert rounding.hold(untouched, plain, [plain, again]).passed
-    assert np.all(ablation.apart(ended, plain[0]) > 0)
+    assert np.all(experiment.apart(ended, plain[0]) > 0)
 
 
 def test_the_judge_tells_what_a_picture_lacks():
     scene = Scene("purple", (120, 60, 180), (Thing("rabbit", "", 4, 4),), "")
     images = render(scene)[None] / np.float32(127.5) - 1
     prompts = ["a rabbit on purple", "a rabbit above a cat", "a painting", "rabbits"]
-    assert [ablation.lacks(images, prompt)[0] for prompt in prompts] == [False, True, False, False]
-    assert not ablation.lacks(images[:, ::2, ::2], "a cat").any(), "of no such size"
+    assert [experiment.lacks(images, prompt)[0] for prompt in prompts] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert not experiment.lacks(images[:, ::2, ::2], "a cat").any(), "of no such size"
 
 
 def test_distances_have_their_units():
     white, black = np.ones((1, 4, 4, 3)), -np.ones((4, 4, 3))
-    assert ablation.distance(white, black) == pytest.approx([100])
-    assert ablation.apart(np.full((1, 2, 2, 4), 3.0), np.full((2, 2, 4), 2.0)) == [0.5]
+    assert experiment.distance(white, black) == pytest.approx([100])
+    assert experiment.apart(np.full((1, 2, 2, 4), 3.0), np.full((2, 2, 4), 2.0)) == [0.5]
 
 
 @pytest.mark.arithmetic
 def test_it_saves_sheet_table_and_pictures(few, tmp_path, monkeypatch, capfd):
-    call(ablation.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+    call(experiment.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_unet_ablation")
     assert spread(folder / "ablation.png") > 10
     with (folder / "ablation.csv").open(encoding="utf-8", newline="") as file:
@@ -144,7 +150,7 @@ def test_it_saves_sheet_table_and_pictures(few, tmp_path, monkeypatch, capfd):
     assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in rows)
     pictures = load_file(folder / "pictures.safetensors")
     assert pictures["knocked_out"].shape == (5, 64, 64, 3)
-    far = ablation.distance(pictures["knocked_out"], pictures["untouched"])
+    far = experiment.distance(pictures["knocked_out"], pictures["untouched"])
     assert far == pytest.approx([float(row[3]) for row in rows], abs=2e-3)
     said, complained = capfd.readouterr()
     assert complained == "" and "5 knock-outs" in said and "everything times one: " in said
@@ -155,7 +161,7 @@ def test_the_control_fails_where_the_instrument_changes_the_picture(
 ):
     monkeypatch.setattr(operator, "mul", lambda value, given: value * given * 1.001)
     with pytest.raises(SystemExit, match="control failed"):
-        call(ablation.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
+        call(experiment.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     assert "everything times one: differs by 0.0" in capfd.readouterr().out
 
 
@@ -169,4 +175,4 @@ def test_the_control_fails_where_the_instrument_changes_the_picture(
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):
-    check_refusal(ablation.main, words, told, tmp_path / "out", monkeypatch, capfd)
+    check_refusal(experiment.main, words, told, tmp_path / "out", monkeypatch, capfd)

@@ -11,8 +11,8 @@ from experiments import test_anatomy as anatomy_script
 from stable_diffusion_tf import layers
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import anatomy
-from xray.survey import bare
+from xray.methods import anatomy
+from xray.probe.survey import bare
 
 LATENT, IMAGE = (1, 64, 64, 4), (1, 512, 512, 3)
 SD1 = {  # part → config, inputs
@@ -101,7 +101,7 @@ def test_it_saves_drawing_and_tables(tmp_path, monkeypatch, capfd):
 def test_the_control_fails_where_a_layer_is_lost(tmp_path, monkeypatch):
     row = anatomy.Block("unet", "mid_block", (4, 4, 8), True, 30, MACS, 1)
     monkeypatch.setattr(anatomy, "blocks", lambda sd: ([row], []))
-    monkeypatch.setattr(anatomy_script.anatomy_plots, "anatomy_sheet", lambda *given: Figure())
+    monkeypatch.setattr(anatomy_script.figures, "anatomy_sheet", lambda *given: Figure())
     with pytest.raises(SystemExit, match="control failed"):
         call(anatomy_script.main, "--out", tmp_path, monkeypatch=monkeypatch)
 

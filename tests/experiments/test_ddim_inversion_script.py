@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_ddim_inversion as inversion
+from experiments.figures.ddim_inversion import Walks
 from stable_diffusion_tf import sampling, scheduler
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
-from xray import ddim_inversion
-from xray.ddim_inversion import ddim_invert, neighbour_correlation
-from xray.ddim_inversion_plots import Walks
+from xray.methods import ddim_inversion
+from xray.methods.ddim_inversion import ddim_invert, neighbour_correlation
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

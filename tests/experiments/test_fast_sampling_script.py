@@ -7,12 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_fast_sampling as fast
+from experiments.figures.fast_sampling import Longest, Sampled
 from stable_diffusion_tf import StableDiffusion
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray.steps_plots import Longest, Sampled
-from xray.telling import with_error
+from xray.measure.telling import with_error
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -59,9 +59,7 @@ def test_what_is_found_is_told_with_its_errors(right, begins):
 
 
 def test_what_nobody_can_judge_has_no_panel():
-    sheets = [
-        fast.steps_plots.steps_sheet([2, 5], *planted(r), "") for r in (None, np.ones((2, 2)))
-    ]
+    sheets = [fast.figures.steps_sheet([2, 5], *planted(r), "") for r in (None, np.ones((2, 2)))]
     assert [len(sheet.axes) for sheet in sheets] == [2 * 2 + 1 + 2, 2 * 2 + 1 + 3]
     end = fast.Drawn(np.zeros((2, 8, 8, 4)), np.zeros((2, 32, 32, 3)), 1.0)
     assert fast.measure_longest(end, 9, "a cat").right is None

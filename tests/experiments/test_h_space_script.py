@@ -7,12 +7,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_h_space as h_space
+from experiments.figures.h_space import Climb
 from phantom.world import render, scenes
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray import measure, steering
-from xray.direction_plots import Climb
+from xray import measure
+from xray.methods import steering
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

@@ -5,11 +5,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_image_decoder as decoder
+from experiments.figures.image_decoder import Linear
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
-from xray import reach
-from xray.decoder_plots import Linear
-from xray.drawing import decode
-from xray.linear import cut, explained, fit_and_test, over_pixels
+from xray.methods import receptive_field
+from xray.methods.drawing import decode
+from xray.methods.linear_decoder import cut, explained, fit_and_test, over_pixels
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -66,19 +66,19 @@ def test_the_interval_is_over_pictures():
 
 
 def test_the_radius_holds_what_is_planted():
-    far = reach.distances(9, 9, np.array([4.5, 4.5]))
+    far = receptive_field.distances(9, 9, np.array([4.5, 4.5]))
     assert far[4, 4] == 0 and far[4, 7] == 3 and far[1, 8] == 5
     assert (far == 3).sum() == 4 and (far == 5).sum() == 8
     change = np.select([far == 0, far == 3, far == 5], [90, 1, 0.75])  # 100 in all
     for share, radius in ((0.85, 0), (0.92, 3), (0.95, 5)):
-        assert reach.radius_holding(change, far, share) == radius
-    rings = reach.ring_means(np.where(far < 2, 1.0, 0.0), far)
+        assert receptive_field.radius_holding(change, far, share) == radius
+    rings = receptive_field.ring_means(np.where(far < 2, 1.0, 0.0), far)
     np.testing.assert_array_equal(rings[:3], [1, 1, 0])
 
 
 def test_the_change_is_a_share_of_full_scale():
     black, white = -np.ones((2, 2, 3)), np.ones((2, 2, 3))
-    np.testing.assert_array_equal(reach.squared_change(black, white), np.ones((2, 2)))
+    np.testing.assert_array_equal(receptive_field.squared_change(black, white), np.ones((2, 2)))
 
 
 def test_odd_latents_are_what_they_are_called():
@@ -114,7 +114,9 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
 
 def test_the_control_fails_where_decoding_is_a_lottery(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(reach, "decode", lambda sd, x: decode(sd, x) + 1e-6 * rng.random())
+    monkeypatch.setattr(
+        receptive_field, "decode", lambda sd, x: decode(sd, x) + 1e-6 * rng.random()
+    )
     with pytest.raises(SystemExit, match="control failed: the same latent"):
         call(decoder.main, PHOTO, "--out", tmp_path, monkeypatch=monkeypatch)
     saved = load_file(only(tmp_path / "test_image_decoder") / "decoder.safetensors")
@@ -123,7 +125,7 @@ def test_the_control_fails_where_decoding_is_a_lottery(tmp_path, monkeypatch):
 
 def test_the_control_fails_where_exchanged_pictures_are_explained():
     linear = fit(0)
-    still = reach.Reach(np.ones(2), np.ones(2), np.ones((2, 2)), 4, 0.0)
+    still = receptive_field.Reach(np.ones(2), np.ones(2), np.ones((2, 2)), 4, 0.0)
     decoder.check(linear, still)
     with pytest.raises(SystemExit, match="control failed: a map"):
         decoder.check(linear._replace(chance=linear.cells), still)

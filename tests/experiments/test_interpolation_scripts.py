@@ -9,9 +9,9 @@ from experiments import text_latent_interpolation as seeds
 from phantom.world import Scene, Thing, render
 from stable_diffusion_tf.images import to_model
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import interpolation
-from xray.interpolation import WAYS, Along, largest_step, measure_along
 from xray.measure import distance
+from xray.methods import interpolation
+from xray.methods.interpolation import WAYS, Along, largest_step, measure_along
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 from experiments import text_layers as layers
 from phantom.world import render, scenes
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import rounding, text_states
+from xray import rounding
+from xray.methods import text_layers
 from xray.probe import Probe, capture
 
 pytestmark = pytest.mark.usefixtures("loaded")
@@ -26,20 +27,20 @@ TEXTS = ["a cat on pink", "a tree"]
     ],
 )
 def test_a_thing_appears_where_it_stays_half_as_often_as_at_last(shares, onset):
-    assert text_states.find_onset(np.array(shares)) == onset
+    assert text_layers.find_onset(np.array(shares)) == onset
 
 
 def test_likeness_is_the_cosine_with_the_last():
     contexts = np.array([[[[3.0, 0]], [[0, 1]]], [[[1, 0]], [[1, 0]]], [[[2, 0]], [[1, 1]]]])
     half = 0.5**0.5
-    np.testing.assert_allclose(text_states.likeness(contexts), [[1, half], [1, half], [1, 1]])
+    np.testing.assert_allclose(text_layers.likeness(contexts), [[1, half], [1, half], [1, 1]])
 
 
 @pytest.mark.arithmetic
 def test_contexts_are_those_of_the_states_that_probes_read(sd):
     """A layer's state through the final norm is the context with the later layers silenced; with
     none silenced it is the model's own."""
-    contexts = text_states.from_layers(sd, TEXTS)
+    contexts = text_layers.from_layers(sd, TEXTS)
     network = sd.network("text_encoder")
     parts = ["embeddings", *(f"encoder.layers.{i}" for i in range(3))]
     names = [f"text_encoder.text_model.{part}" for part in parts]
@@ -54,9 +55,9 @@ def test_contexts_are_those_of_the_states_that_probes_read(sd):
 
 def test_each_context_is_drawn_from_each_noise(monkeypatch):
     sums = lambda sd, contexts, noise, run: contexts[..., None] + noise  # noqa: E731
-    monkeypatch.setattr(text_states, "paint", sums)
+    monkeypatch.setattr(text_layers, "paint", sums)
     contexts, noise = np.reshape([10.0, 20, 30], (3, 1, 1)), np.reshape([0.0, 1], (2, 1, 1, 1))
-    images = text_states.paint_each(None, contexts, noise, {})
+    images = text_layers.paint_each(None, contexts, noise, {})
     np.testing.assert_array_equal(images.squeeze(), [[10, 11], [20, 21], [30, 31]])
 
 

@@ -5,10 +5,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_noise_schedule as schedule
+from experiments.figures.noise_schedule import Schedule
 from experiments.test_noise_schedule import CHANCE, STOPS
 from stable_diffusion_tf import scheduler
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
-from xray.schedule_plots import Schedule
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

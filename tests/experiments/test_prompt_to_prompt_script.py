@@ -10,7 +10,7 @@ from phantom.world import Scene, Thing, render
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import Tokenizer
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import word_edits
+from xray.methods import prompt_to_prompt
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -19,7 +19,7 @@ TOKENS = Tokenizer()
 
 def aligned(source: str, target: str) -> list[int | None]:
     """Where each token up to ten takes its attention from."""
-    place, known = word_edits.align(*TOKENS([source, target]))
+    place, known = prompt_to_prompt.align(*TOKENS([source, target]))
     assert place.shape == known.shape == (77,) and place.max() == 76
     return [int(p) if k else None for p, k in zip(place, known, strict=True)][:10]
 
@@ -41,11 +41,11 @@ def test_tokens_find_their_partners(source, target, places):
 
 def test_the_exchanged_tokens_are_told():
     ids = TOKENS(["a fire truck on red", "a cat on red", "a big cat on red"])
-    assert word_edits.exchanged(ids[0], ids[1]) == [2, 3]
-    assert word_edits.exchanged(ids[1], ids[0]) == [2]
+    assert prompt_to_prompt.exchanged(ids[0], ids[1]) == [2, 3]
+    assert prompt_to_prompt.exchanged(ids[1], ids[0]) == [2]
     with pytest.raises(UsageError, match="no word is exchanged"):
-        word_edits.exchanged(ids[1], ids[2])
-    both = word_edits.exchanged_words(TOKENS, "a fire truck on red", "a cat on red")
+        prompt_to_prompt.exchanged(ids[1], ids[2])
+    both = prompt_to_prompt.exchanged_words(TOKENS, "a fire truck on red", "a cat on red")
     assert both == ("fire truck", "cat")
 
 
@@ -64,7 +64,7 @@ def edited(edit, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_targets_take_over_what_is_known_of_the_source():
     place = np.array([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [0, 2, 1, 3, 3]])
     known = np.array([[False] * 5, [True] * 5, [True, True, False, True, True]])
-    new, old = edited(word_edits.take_over(place, known), attention())
+    new, old = edited(prompt_to_prompt.take_over(place, known), attention())
     np.testing.assert_array_equal(new[0], old[0])
     np.testing.assert_array_equal(new[1], old[0])
     np.testing.assert_array_equal(new[2, ..., [0, 1, 3, 4]], old[0, ..., [0, 2, 3, 3]])
@@ -72,14 +72,14 @@ def test_targets_take_over_what_is_known_of_the_source():
 
 
 def test_self_attention_is_taken_over_where_it_is_said():
-    new, old = edited(word_edits.look_alike(np.array([False, False, True])), attention(3, 4))
+    new, old = edited(prompt_to_prompt.look_alike(np.array([False, False, True])), attention(3, 4))
     np.testing.assert_array_equal(new, old[[0, 1, 0]])
 
 
 def test_a_weight_multiplies_one_token_of_one_row():
     weights = np.ones((3, 5), np.float32)
     weights[2, 1] = 4
-    new, old = edited(word_edits.weigh(weights), attention())
+    new, old = edited(prompt_to_prompt.weigh(weights), attention())
     old[2, ..., 1] *= 4
     np.testing.assert_array_equal(new, old)
 
@@ -89,7 +89,7 @@ def test_change_is_told_outside_and_inside_of_the_mask():
     masks = np.zeros((1, 4, 4), bool)
     masks[:, :2] = True
     images[1, :, :2], images[2, :, 2:] = 1, 0.5  # 2 is from black to white
-    moved = word_edits.change(images, masks)
+    moved = prompt_to_prompt.change(images, masks)
     assert moved["inside"].ravel().tolist() == [0, 50, 0]
     assert moved["outside"].ravel().tolist() == [0, 0, 25]
 

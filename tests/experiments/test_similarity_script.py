@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from experiments import families
 from experiments import text_semantic_similarity as similarity
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.tokenizer import BOS, EOS
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import families, measure, nearness
+from xray import measure
+from xray.measure import permutation
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -23,14 +25,14 @@ def planted(apart: float) -> np.ndarray:
 
 def test_nearness_is_that_of_a_matrix_done_by_hand():
     cosines = np.array([[1, 0.8, 0.1, 0.3], [0.8, 1, 0.2, 0.4], [0.1, 0.2, 1, 0.5], [0, 0, 0, 1]])
-    own, others = nearness.near(cosines, np.array([0, 0, 1, 1]))
+    own, others = permutation.near(cosines, np.array([0, 0, 1, 1]))
     np.testing.assert_allclose(own, [0.8, 0.8, 0.5, 0])
     np.testing.assert_allclose(others, [0.2, 0.3, 0.15, 0])
 
 
 def test_planted_groups_are_told_from_none():
     found, none = (
-        nearness.compare(
+        permutation.compare(
             measure.cosines(planted(apart)), LABELS, np.zeros(12), np.random.default_rng(1)
         )
         for apart in (2, 0)
@@ -47,8 +49,8 @@ def test_what_goes_with_the_length_is_no_merit_of_the_families():
     lengths = np.repeat([0, 1], 6)
     vectors = np.eye(2)[lengths] + 1e-3 * np.random.default_rng(0).standard_normal((12, 2))
     cosines, labels = measure.cosines(vectors), np.repeat(range(4), 3)
-    blind = nearness.compare(cosines, labels, np.zeros(12), np.random.default_rng(1))
-    aware = nearness.compare(cosines, labels, lengths, np.random.default_rng(1))
+    blind = permutation.compare(cosines, labels, np.zeros(12), np.random.default_rng(1))
+    aware = permutation.compare(cosines, labels, lengths, np.random.default_rng(1))
     assert blind.chance < 0.01 < 0.05 < aware.chance
     np.testing.assert_array_equal(blind.more, aware.more)
 

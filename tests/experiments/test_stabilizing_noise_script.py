@@ -12,7 +12,8 @@ from stable_diffusion_tf import scheduler
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray import ancestral, measure
+from xray import measure
+from xray.methods import ancestral
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

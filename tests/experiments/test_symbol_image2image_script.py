@@ -19,7 +19,7 @@ from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.unet import build_unet
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from tests.tiny import TEXT, UNET, same, scramble, values
-from xray import textual_inversion
+from xray.methods import textual_inversion
 
 TOKEN, ALPHAS = 7, scheduler.alphas_cumprod()
 IDS = np.array([[1, TOKEN, 3, 4, 5, 6], [2, 3, TOKEN, 9, 9, 9]] * 4, np.int32)
@@ -155,7 +155,7 @@ def test_the_control_fails_where_a_random_direction_does_as_well(tmp_path, monke
     monkeypatch.setattr(textual_inversion, "study", lambda *given: nothing)
     monkeypatch.setattr(symbol, "use", lambda *given: blank)
     monkeypatch.setattr(symbol, "compare", lambda *given: {})
-    plots = symbol.textual_inversion_plots
+    plots = symbol.figures
     monkeypatch.setattr(plots, "inversion_sheet", lambda *given: Figure())
     with pytest.raises(SystemExit, match="control failed"):
         call(symbol.main, "--out", tmp_path, monkeypatch=monkeypatch)

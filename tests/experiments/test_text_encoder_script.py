@@ -5,10 +5,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_text_encoder as encoder
+from experiments import token_rows
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.tokenizer import BOS, EOS
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import measure, token_rows
+from xray import measure
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

@@ -10,8 +10,8 @@ from experiments import test_time_and_context as swaps
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray import swapping
-from xray.swapping import Ears, Fit, Swap
+from xray.methods import conditioning
+from xray.methods.conditioning import Ears, Fit, Swap
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -25,25 +25,27 @@ TO_K, TIME = "unet.up_blocks.1.x.attn2.to_k", "unet.mid_block.resnets.0.time_emb
 
 def test_scale_and_offset_are_found_and_what_they_leave():
     base = RNG.normal(size=(4, 6, 6, 3)) * [1, 10, 0.1] + [0, 50, -3]
-    fit = swapping.fit_channels(base, base * [0.5, 1, 2] + [1, -20, 0.3])
+    fit = conditioning.fit_channels(base, base * [0.5, 1, 2] + [1, -20, 0.3])
     np.testing.assert_allclose(fit.scale, [0.5, 1, 2])
     mean, deviation = base.mean((0, 1, 2)), base.std((0, 1, 2))
     np.testing.assert_allclose(fit.offset, ([-0.5, 0, 1] * mean + [1, -20, 0.3]) / deviation)
     assert fit.explained == pytest.approx(1) and fit.change > 1
-    moved = swapping.fit_channels(base, base + RNG.normal(size=base.shape) * base.std((0, 1, 2)))
+    moved = conditioning.fit_channels(
+        base, base + RNG.normal(size=base.shape) * base.std((0, 1, 2))
+    )
     assert moved.explained < 0.05 and moved.change == pytest.approx(1, abs=0.1)
-    dead = swapping.fit_channels(np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1)))
+    dead = conditioning.fit_channels(np.zeros((1, 2, 2, 1)), np.ones((1, 2, 2, 1)))
     assert dead.offset[0] == 1 and dead.explained == 1
-    assert np.isnan(swapping.fit_channels(base, base).explained)
+    assert np.isnan(conditioning.fit_channels(base, base).explained)
 
 
 def test_a_wrong_time_is_one_of_the_run_or_a_stride_beyond_it():
-    heard = swapping.heard_times(np.array([751, 501, 251, 1]), 1, 999)
+    heard = conditioning.heard_times(np.array([751, 501, 251, 1]), 1, 999)
     np.testing.assert_array_equal(heard["noisier"], [999, 751, 501, 251])
     np.testing.assert_array_equal(heard["cleaner"], [501, 251, 1, 0])
     np.testing.assert_array_equal(heard["words"], heard["itself"])
-    assert swapping.heard_times(np.array([751, 501, 251, 1]), 2, 999)["noisier"][2] == 751
-    assert swapping.heard_times(np.array([1]), 1, 999)["noisier"] == [500]
+    assert conditioning.heard_times(np.array([751, 501, 251, 1]), 2, 999)["noisier"][2] == 751
+    assert conditioning.heard_times(np.array([1]), 1, 999)["noisier"] == [500]
 
 
 def ears() -> Ears:
@@ -71,7 +73,7 @@ def ears() -> Ears:
 )
 def test_a_row_hears_what_its_swap_says_in_both_halves(swap, step, words, times):
     known = ears()
-    heard = swapping.hear(known, [Swap("itself"), swap], step)
+    heard = conditioning.hear(known, [Swap("itself"), swap], step)
     np.testing.assert_array_equal(heard[TO_K][:, 5, 1], words)
     np.testing.assert_array_equal(heard[TIME][:, 2], times)
     np.testing.assert_array_equal(known.own[TO_K][:, 0, 0], [0, 1, 2, 3])
@@ -80,13 +82,13 @@ def test_a_row_hears_what_its_swap_says_in_both_halves(swap, step, words, times)
 def test_distances_between_all_pairs():
     ends = np.zeros((3, 4, 4, 2))
     ends[1], ends[2] = 1, 3
-    assert swapping.between(ends) == pytest.approx((1 + 3 + 2) / 3)
-    np.testing.assert_allclose(swapping.apart(np.ones((2, 3, 4, 4, 2)), ends), [[1, 0, 2]] * 2)
+    assert conditioning.between(ends) == pytest.approx((1 + 3 + 2) / 3)
+    np.testing.assert_allclose(conditioning.apart(np.ones((2, 3, 4, 4, 2)), ends), [[1, 0, 2]] * 2)
 
 
 def test_swaps_are_sorted_by_kind_place_and_step():
     blocks = ["down_blocks.0", "up_blocks.1"]
-    listed = swapping.list_swaps(blocks, 2)
+    listed = conditioning.list_swaps(blocks, 2)
     assert len(listed) == 15 and listed[7] == Swap("noisier", "up_blocks.1")
     moved = swaps.sort_out(np.arange(30.0).reshape(15, 2), blocks, 2)
     assert moved.places == ["all", *blocks]
@@ -99,7 +101,7 @@ def test_the_finding_is_told_by_the_numbers():
     far[1] = 40
     moved = swaps.sort_out(far, ["down_blocks.0", "up_blocks.1"], 2)
     some = np.zeros(3)
-    kinds = dict(zip(swapping.KINDS.values(), (0.7, 0.5, 0.4), strict=True))
+    kinds = dict(zip(conditioning.KINDS.values(), (0.7, 0.5, 0.4), strict=True))
     fits = {
         f"up_blocks.{i}": {kind: Fit(some, some, share, i) for kind, share in kinds.items()}
         for i in (0, 1)
@@ -127,7 +129,7 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     assert saved["plain"].shape == (8, 16, 16, 4)
     assert saved["latents"].shape == (30, 2, 16, 16, 4)  # 3 kinds, of 1 + 7 blocks + 2 steps each
     assert saved["pictures"].shape == (31, 2, 64, 64, 3)
-    far = swapping.apart(saved["latents"], saved["plain"][:2]).reshape(3, 10, 2)
+    far = conditioning.apart(saved["latents"], saved["plain"][:2]).reshape(3, 10, 2)
     assert (far[:, 0] > 0.01).all(), "what is heard everywhere moves nothing"
     assert far[:, 4].max() < 0.05 * far[0, 0].min(), "the dead mid block moves something"
     said, complained = capfd.readouterr()
@@ -142,12 +144,14 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
 
 def test_the_control_fails_where_hearing_itself_moves_the_latent(tmp_path, monkeypatch, capfd):
     """The networks are not asked again: what they would say is planted."""
-    values = swapping.apart(np.ones((8, 16, 16, 4)), np.zeros((8, 16, 16, 4)))
+    values = conditioning.apart(np.ones((8, 16, 16, 4)), np.zeros((8, 16, 16, 4)))
     fit = Fit(values, values, 0.5, 1.0)
-    fits = {"up_blocks.1": dict.fromkeys(swapping.KINDS.values(), fit)}
-    monkeypatch.setattr(swapping, "fit_decoder", lambda *given: fits)
-    monkeypatch.setattr(swapping, "listen", lambda *given: None)
-    monkeypatch.setattr(swapping, "swap_all", lambda sd, jobs, noise, *_: noise[[0] * len(jobs)])
+    fits = {"up_blocks.1": dict.fromkeys(conditioning.KINDS.values(), fit)}
+    monkeypatch.setattr(conditioning, "fit_decoder", lambda *given: fits)
+    monkeypatch.setattr(conditioning, "listen", lambda *given: None)
+    monkeypatch.setattr(
+        conditioning, "swap_all", lambda sd, jobs, noise, *_: noise[[0] * len(jobs)]
+    )
     with pytest.raises(SystemExit, match="control failed"):
         call(swaps.main, *SMALLEST[:-1], 2, "--out", tmp_path, monkeypatch=monkeypatch)
     assert "finding" in capfd.readouterr().out

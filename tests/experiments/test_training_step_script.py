@@ -12,7 +12,7 @@ from experiments.test_training_step import TIMES
 from phantom.world import held_out
 from stable_diffusion_tf import scheduler
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
-from xray.training import measure_errors, measure_saved, misses, predict_all
+from xray.methods.denoising_loss import measure_errors, measure_saved, misses, predict_all
 
 pytestmark = pytest.mark.usefixtures("loaded")
 

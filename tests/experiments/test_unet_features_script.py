@@ -5,13 +5,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_unet_features as features
+from experiments.figures import unet_features as figures
+from experiments.figures.unet_features import Layout
 from phantom import lessons
 from phantom.world import masks
 from tests.experiments.test_scripts import call, check_refusal, only, spread
-from xray import features_plots, linear_probe
-from xray.features_plots import Layout, Scores
 from xray.film import Film
-from xray.linear_probe import Lesson
+from xray.methods import linear_probe
+from xray.methods.linear_probe import Lesson, Scores
 from xray.rounding import Held
 
 pytestmark = pytest.mark.usefixtures("loaded")
@@ -165,7 +166,7 @@ def test_pictures_of_no_phantom_are_shown_without_probes():
     title = features.finding(LAYOUT, None)
     assert title.startswith("the features of unet.up_blocks.1 are the first")
     assert title.endswith("in step 2 of 2") and features.tell_shuffled(None) == ""
-    figure = features_plots.features_sheet(LAYOUT, None, title)
+    figure = figures.features_sheet(LAYOUT, None, title)
     assert len(figure.axes) == 4 and all(axes.images for axes in figure.axes)
     assert next(iter(features.in_arrays(LAYOUT, None))) == "unet.up_blocks.1.colours"
 

@@ -124,7 +124,7 @@ sys.meta_path.insert(0, Watch())
         "from stable_diffusion_tf import StableDiffusion",
         "import stable_diffusion_tf; import keras",
         "import xray; import keras",
-        "import xray.probe",
+        "import xray.probe.session",
         "import phantom.train_vae",
         "import tests.conftest; import keras",
         "from xray.script import load_model; load_model('phantom')",

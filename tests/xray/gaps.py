@@ -10,8 +10,8 @@ import numpy as np
 
 from stable_diffusion_tf import StableDiffusion
 from xray.film import Film
-from xray.instrumented import instrument
 from xray.probe import Edit, Mean, Probe
+from xray.probe.instrumented import instrument
 
 CROSS = "unet.*.attn2.probs"
 STEPS = 3

@@ -13,8 +13,8 @@ import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.sampling import Step
-from xray.camera import in_order, start_film, write_step, write_text
-from xray.frames import IMAGE, telling, write_image
+from xray.film.camera import in_order, start_film, write_step, write_text
+from xray.film.storage import IMAGE, telling, write_image
 
 SIDE, TOKENS, WIDTH, HEADS = 4, 5, 6, 2
 PROBS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.probs"

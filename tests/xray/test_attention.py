@@ -12,9 +12,9 @@ from stable_diffusion_tf import UsageError
 from tests.xray import reel
 from xray import attention, measure
 from xray.attention import DAAM, DEFAULT, Pooling, maps, phrases, word_maps, words_at
+from xray.attention.pooling import RESIZES, TABLES
 from xray.film import Film
-from xray.pooling import RESIZES, TABLES
-from xray.rules import Reads
+from xray.probe.interventions import Reads
 
 SIDES = {"down_blocks.0": 16, "down_blocks.1": 8, "mid_block": 4, "up_blocks.1": 8}  # layer → grid
 CAT, FIRE, TRUCK = 2, 4, 5  # the tokens of "a cat, fire truck"; 1 is "a", 3 the comma
@@ -340,8 +340,8 @@ def test_self_attention_is_reduced_to_what_a_cell_looks_at():
 
 
 def test_self_attention_is_reduced_inside_of_the_model(sd):
-    from xray.instrumented import instrument
     from xray.probe import Probe
+    from xray.probe.instrumented import instrument
 
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.probs"
     call = sd.draw_noise(0), 500, sd.encode_text("a cat")

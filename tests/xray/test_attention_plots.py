@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xray.attention_plots import heat_sheet, score_bars
+from xray.attention.sheets import heat_sheet, score_bars
 from xray.measure import between_extremes
 
 RNG = np.random.default_rng(0)

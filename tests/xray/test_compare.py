@@ -8,16 +8,15 @@ import keras
 import numpy as np
 import pytest
 
+from experiments.figures import precision, unet_ablation
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from tests import oracles
 from tests.oracles import ANATOMIES
 from tests.xray import reel
-from xray import compare as compare_module
-from xray import compare_plots
-from xray.camera import in_order, write_step
-from xray.compare import by_part, compare, compare_films, hooked, reads_of, reads_on
+from xray.compare import backends, by_part, compare, compare_films, hooked, reads_of, reads_on
 from xray.film import Film
+from xray.film.camera import in_order, write_step
 from xray.probe import taps
 
 LONG = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0.and.further.inside"
@@ -146,7 +145,7 @@ def test_a_part_is_told_by_its_furthest_value():
 
 
 def test_comparing_arrays_does_without_keras():
-    code = "import xray.compare, xray.compare_plots, sys; sys.exit('keras' in sys.modules)"
+    code = "import experiments.figures.precision, sys; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -199,7 +198,7 @@ def test_what_the_other_process_refuses_is_one_line():
 def test_a_backend_that_is_not_there_is_told(monkeypatch):
     with pytest.raises(UsageError, match="no backend 'theano'; choose tensorflow"):
         reads_on("theano", {})
-    monkeypatch.setattr(compare_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="JAX is not installed; type pip install jax"):
         reads_on("jax", {})
 
@@ -247,7 +246,7 @@ def test_diffusers_says_the_same_at_the_same_addresses(tmp_path):
 
 def test_curves_show_every_comparison_its_parts_and_its_first_parting():
     apart = compare(planted(**{LONG: 1e-2, "a": np.nan}), run())
-    figure = compare_plots.parting_curves({"one": apart, "same": compare(run(), run())}, "title")
+    figure = precision.parting_curves({"one": apart, "same": compare(run(), run())}, "title")
     (axes,) = figure.axes
     bands = [text.get_text() for text in axes.texts]
     assert bands[:3] == ["text\nencoder", "UNet\ndown", "the\nloop"]
@@ -263,7 +262,7 @@ def test_curves_show_every_comparison_its_parts_and_its_first_parting():
 
 
 def test_the_knockout_sheet_shows_bars_heads_and_pictures():
-    bars = compare_plots.Bars(
+    bars = unet_ablation.Bars(
         ["down 0", "down 0", "up 0"],
         ["skip", "head", "skip"],
         np.array([1.0, 5.0, 3.0]),
@@ -272,7 +271,7 @@ def test_the_knockout_sheet_shows_bars_heads_and_pictures():
     )
     images = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3))
     heads = np.array([[1.0, 2.0], [3.0, 4.0]])
-    figure = compare_plots.knockout_sheet(bars, ["a", "b"], heads, images, ["x", "y", "z"], "t")
+    figure = unet_ablation.knockout_sheet(bars, ["a", "b"], heads, images, ["x", "y", "z"], "t")
     above, *_ = figure.axes
     heights = {patch.get_x() + 0.4: patch.get_height() for patch in above.patches}
     assert heights == pytest.approx({0: 1, 1: 5, 2: 3})

@@ -60,7 +60,7 @@ def test_a_cache_stands_where_a_film_does(sd, cached, tmp_path):
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_the_run(sd, monkeypatch):
-    monkeypatch.setattr("xray.cache.memory", lambda: Memory(10**6, 10**6))
+    monkeypatch.setattr("xray.film.cache.memory", lambda: Memory(10**6, 10**6))
     monkeypatch.setattr(sd, "encode_text", None)
     with pytest.raises(UsageError, match=r"25 steps of what is read take .* MB, and 1.0 MB are"):
         xray.run(sd, PROMPT, CROSS)

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 from stable_diffusion_tf.errors import UsageError
 from tests.xray import reel
 from tests.xray.reel import PROBS, drawn, peak
-from xray.camera import FIELDS, in_order, start_film, write_step
 from xray.film import Film
-from xray.frames import Tensors, write_tensors
+from xray.film.camera import FIELDS, in_order, start_film, write_step
+from xray.film.storage import Tensors, write_tensors
 
 
 @pytest.fixture(scope="module")

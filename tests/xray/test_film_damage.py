@@ -12,9 +12,9 @@ import pytest
 from stable_diffusion_tf.errors import UsageError
 from tests.xray import reel
 from tests.xray.reel import PROBS
-from xray.camera import in_order, write_step
 from xray.film import Film
-from xray.frames import fault, fault_of_frame, frame_path, write_json, write_tensors
+from xray.film.camera import in_order, write_step
+from xray.film.storage import fault, fault_of_frame, frame_path, write_json, write_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 MISMATCH = "does not match its checksum"

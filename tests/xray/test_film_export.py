@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from stable_diffusion_tf.errors import UsageError
 from tests.xray import reel
 from tests.xray.reel import PROBS, SMALL, WORDS
-from xray.export import side_by_side
 from xray.film import Film
-from xray.frames import frame_path, write_tensors
+from xray.film.export import side_by_side
+from xray.film.storage import frame_path, write_tensors
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ from PIL import Image
 
 from stable_diffusion_tf.errors import UsageError
 from tests.xray import reel
-from xray import replay as replaying
 from xray.film import Film
-from xray.frames import UNSEALED, frame_path, write_json, write_tensors
-from xray.recipe import edits_by_source, functions, rules_from
-from xray.rules import Edit, Mean, Probe
+from xray.film import replay as replaying
+from xray.film.recipe import rules_from
+from xray.film.storage import UNSEALED, frame_path, write_json, write_tensors
+from xray.probe.interventions import Edit, Mean, Probe
+from xray.probe.words import edits_by_source, functions
 
 WHOLE = {
     "prompt": "a cat",
@@ -311,7 +312,7 @@ def test_anything_is_a_film_or_one_clear_line(folder, monkeypatch, case):
     started = []
     with monkeypatch.context() as patch:
         patch.setattr(os, "system", lambda *_, **__: started.append("os.system"))
-        patch.setattr("xray.instrumented.instrument", reached)
+        patch.setattr("xray.probe.instrumented.instrument", reached)
         text = json.dumps(WHOLE | {kind: asked} | changed)[1:-1]
         write_text(folder, text)
         try:

@@ -19,9 +19,8 @@ from tests import tiny
 from tests.tiny import scramble
 from tests.xray import reel
 from tests.xray.reel import peak
-from xray import camera
-from xray.film import Film
-from xray.frames import frame_path, write_json, write_tensors
+from xray.film import Film, camera
+from xray.film.storage import frame_path, write_json, write_tensors
 from xray.probe import Edit, Mean, Probe
 
 pytestmark = pytest.mark.arithmetic

@@ -11,10 +11,9 @@ import pytest
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from tests import tiny
-from xray import instrumented
 from xray.film import Film
-from xray.instrumented import instrument
-from xray.probe import Edit, Feed, Mean, PerStep, Probe, looking, take
+from xray.probe import Edit, Feed, Mean, PerStep, Probe, instrumented, looking, take
+from xray.probe.instrumented import instrument
 
 pytestmark = pytest.mark.arithmetic
 

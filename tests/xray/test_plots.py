@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.figures import image_encoder
 from xray import plots
 
 RNG = np.random.default_rng(0)
@@ -26,7 +27,7 @@ def test_a_strip_wants_a_label_for_each():
 
 def test_the_encoder_sheet_shows_all_channels_on_one_scale():
     image, mean = RNG.uniform(-1, 1, (16, 16, 3)), RNG.normal(size=(4, 4, 4))
-    figure = plots.encoder_sheet(image, image, mean, np.abs(mean), "title")
+    figure = image_encoder.encoder_sheet(image, image, mean, np.abs(mean), "title")
     titled = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     for i in range(4):
         shown = titled[f"mean, channel {i}"].images[0]

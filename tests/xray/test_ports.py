@@ -11,8 +11,8 @@ from stable_diffusion_tf.unet import build_unet
 from tests.tiny import UNET, scramble
 from tests.xray.ports import FAULTS, X, filled, functional, net, subclassed
 from tests.xray.toys import TOYS
-from xray.structure import values_of
-from xray.watching import layers_of
+from xray.compare.structure import values_of
+from xray.probe.hooks import layers_of
 
 TOLERANCE = 1e-5  # the tanh GELU and the ε of these norms move less than 1e-4
 

@@ -10,12 +10,12 @@ from stable_diffusion_tf import StableDiffusion, layers
 from stable_diffusion_tf.errors import UsageError
 from tests import tiny
 from tests.xray import toys
-from xray.addresses import dims_of, matches
-from xray.instrumented import instrument
 from xray.measure import parting
 from xray.probe import Edit, Mean, Probe, capture, take, taps
+from xray.probe.addresses import dims_of, matches
+from xray.probe.hooks import addresses, layers_of, watching
+from xray.probe.instrumented import instrument
 from xray.rounding import MARGIN, floor_of_runs, hold, twin_runs
-from xray.watching import addresses, layers_of, watching
 
 pytestmark = pytest.mark.arithmetic
 

@@ -6,8 +6,9 @@ import pytest
 
 from stable_diffusion_tf import StableDiffusion
 from xray import rounding
-from xray.drawing import draw
 from xray.film import Film
+from xray.film.replay import unwatched
+from xray.methods.drawing import draw
 from xray.probe import Probe
 from xray.rounding import Held
 
@@ -93,7 +94,7 @@ def test_one_run_in_other_rows_and_batches_differs_by_rounding(sd, film):
 
 
 def test_looking_changes_nothing_but_rounding(sd, film):
-    held = rounding.unwatched(sd, film)
+    held = unwatched(sd, film)
     assert held.passed and 0 < held.reaches < 1e-4
 
 
@@ -103,7 +104,7 @@ def test_a_wrong_weight_is_not_forgiven(film):
     changed = keras.ops.convert_to_numpy(kernel).copy()
     changed.flat[0] *= 1.5
     kernel.assign(changed)
-    held = rounding.unwatched(other, film)
+    held = unwatched(other, film)
     assert not held.passed and held.difference > 100 * held.reaches
 
 

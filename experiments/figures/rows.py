@@ -1,0 +1,89 @@
+"""Rows of pictures with bars beside them → matplotlib Figure. Nothing here shows or saves."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xray.measure import standard_error
+from xray.plain_figure import PlainFigure
+from xray.plots import FILLS, picture
+
+SIDE = 1.3  # inches, of a picture
+PANEL = 2.3  # inches, the width of a panel of bars
+LABELS = 1.8  # inches, for the names of the rows
+
+
+def sheet_of_rows(
+    images: np.ndarray, names: Sequence[str], panels: int, heading: str, title: str
+) -> tuple[Figure, list[list[Axes]], list[Axes]]:
+    """Pictures in rows, and empty panels as high as all of them: the figure, the axes of each
+    picture, and those of the panels, for `lay_out`.
+
+    images: (rows, n, H, W, 3), as imshow takes them. heading: above the names of the rows.
+    """
+    rows, columns = images.shape[:2]
+    width = LABELS + 0.2 + SIDE * columns + PANEL * panels
+    height = 1.9 + SIDE * rows
+    figure = PlainFigure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        rows,
+        columns + panels,
+        width_ratios=[SIDE] * columns + [PANEL] * panels,
+        left=LABELS / width,
+        right=1 - 0.2 / width,
+        bottom=0.6 / height,
+        top=1 - 1.3 / height,
+        wspace=0.08,
+        hspace=0.06,
+    )
+    cells = [[figure.add_subplot(grid[i, j]) for j in range(columns)] for i in range(rows)]
+    for row, some, name in zip(cells, images, names, strict=True):
+        for axes, image in zip(row, some, strict=True):
+            picture(axes, image)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
+    above = {"fontsize": 11, "ha": "right", "va": "bottom", "weight": "bold"}
+    figure.text((LABELS - 0.05) / width, 1 - 1.25 / height, heading, **above)
+    lines = [textwrap.fill(line, int(9 * width)) for line in title.split("\n")]
+    figure.suptitle("\n".join(lines), fontsize=12)
+    return figure, cells, [figure.add_subplot(grid[:, columns + i]) for i in range(panels)]
+
+
+def draw_pairs(axes: Axes, pairs: Mapping[str, np.ndarray]) -> None:
+    """Bars for two sets of values by name, (rows, b) each, with standard errors."""
+    for i, (name, values) in enumerate(pairs.items()):
+        colour, hatch = FILLS[i]
+        places = np.arange(len(values)) + 0.26 * (2 * i - 1)
+        axes.barh(
+            places,
+            values.mean(1),
+            0.42,
+            xerr=standard_error(values, 1),
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            capsize=3,
+            label=name,
+        )
+        for place in places[values.mean(1) == 0]:
+            axes.text(0, place, f" {name}: 0", fontsize=8, va="center", color="0.3")
+
+
+def lay_out(axes: Axes, rows: int, unit: str, title: str) -> None:
+    """Bars beside their rows of pictures."""
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.set_xlim(0, None)
+    axes.set_xlabel(unit, fontsize=9)
+    axes.set_title(title, fontsize=10)
+
+
+def add_legend(figure: Figure, axes: Axes, of: str = "") -> None:
+    """What the bars of a panel are, below the pictures; of: what is said behind each name."""
+    width, height = figure.get_size_inches()
+    handles, labels = axes.get_legend_handles_labels()
+    labels = [f"{label} {of}" for label in labels]
+    place = {"loc": "lower left", "bbox_to_anchor": (LABELS / width, 0.1 / height)}
+    figure.legend(handles, labels, fontsize=10, ncols=2, frameon=False, **place)

@@ -1,0 +1,202 @@
+"""What the text encoder makes of prompts → matplotlib Figures. Nothing here shows or saves."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import cycle, groupby
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xray.measure import standard_error
+from xray.plain_figure import PlainFigure
+from xray.plots import AMOUNT, SIGNED, STYLES, picture
+
+MARKS = (  # colour, marker: told apart by either
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#F0E442", "v"),
+    ("#56B4E9", "P"),
+    ("#E69F00", "X"),
+    ("#999999", "h"),
+    ("#000000", "*"),
+)
+
+
+def tokens_sheet(
+    tokens: Sequence[str],
+    alike: np.ndarray,
+    prompts: Sequence[str],
+    grown: np.ndarray,
+    moves: np.ndarray,
+    title: str,
+) -> Figure:
+    """How alike the tokens' vectors are, how alike growing prompts, and who hears a changed token.
+
+    tokens: (n) of one prompt, start and end with them, their cosines (n, n); prompts: (k) that
+    grow, theirs (k, k); moves: (words, n + 1), by how much each token's vector moves, and in the
+    mean those that follow, in per cent of its length, when one word is changed, the first of them
+    token 1; 0 where it does not.
+    """
+    figure = PlainFigure(figsize=(16, 6.4), layout="constrained")
+    first, second, third = figure.subplots(1, 3)
+    shown = cosine_map(first, alike, tokens)
+    first.set_title("how alike are two tokens' vectors?", fontsize=11)
+    cosine_map(second, grown, prompts)
+    second.set_title("how alike are two prompts, one a part of the other?", fontsize=11)
+    second.set_xlabel("the prompt up to this token (its end token's vector)")
+    figure.colorbar(shown, ax=[first, second], label="cosine", location="bottom", shrink=0.4)
+    draw_moves(figure, third, moves, tokens)
+    figure.suptitle("\n".join(textwrap.wrap(title, 130)), fontsize=12)
+    return figure
+
+
+def cosine_map(axes: Axes, cosines: np.ndarray, labels: Sequence[str]) -> object:
+    """Cosines (n, n), each row and column by its name."""
+    shown = axes.imshow(cosines, cmap=SIGNED, vmin=-1, vmax=1)
+    name_cells(axes, labels, labels)
+    return shown
+
+
+def draw_moves(figure: Figure, axes: Axes, moves: np.ndarray, tokens: Sequence[str]) -> None:
+    colours = matplotlib.colormaps[AMOUNT].with_extremes(bad="0.85")
+    shown = axes.imshow(np.ma.masked_equal(moves, 0), cmap=colours, vmin=0)
+    name_cells(axes, tokens[1 : len(moves) + 1], [*tokens, "all later, mean"])
+    axes.set_title("who hears a changed token? (grey: not moved at all)", fontsize=11)
+    axes.set_ylabel("the token that is changed")
+    axes.set_xlabel("the token whose vector is looked at")
+    label = "the vector moves by, % of its length"
+    figure.colorbar(shown, ax=axes, label=label, location="bottom", shrink=0.8)
+
+
+def name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    axes.set_yticks(range(len(rows)), rows, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns, fontsize=9, rotation=90)
+
+
+# --- families of prompts -----------------------------------------------------------------------
+
+
+class Cloud(NamedTuple):
+    """Prompts as vectors: their family, (n); the cosines of any two, (n, n); two coordinates of
+    each, (n, 2), and the share of the variance that each of the two has, (2,)."""
+
+    families: Sequence[str]
+    cosines: np.ndarray
+    places: np.ndarray
+    shares: np.ndarray
+
+
+class Contrast(NamedTuple):
+    """Two prompts' contexts, channel by channel: the tokens of one and of the other, (t), and
+    |difference|, (t, channels)."""
+
+    names: tuple[str, str]
+    tokens: Sequence[str]
+    difference: np.ndarray
+
+
+def families_sheet(cloud: Cloud, pair: Contrast, title: str) -> Figure:
+    """Cosines of prompts ordered by family, the prompts in two dimensions, and two in detail."""
+    figure = PlainFigure(figsize=(17, 6.5), layout="constrained")
+    first, second, third = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
+    shown = first.imshow(cloud.cosines, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
+    name_groups(first, cloud.families)
+    first.set_title("cosine of any two prompts, ordered by family", fontsize=11)
+    figure.colorbar(shown, ax=first, label="cosine")
+    scatter(second, cloud)
+    draw_contrast(figure, third, pair)
+    figure.suptitle("\n".join(textwrap.wrap(title, 140)), fontsize=12)
+    return figure
+
+
+def name_groups(axes: Axes, families: Sequence[str]) -> None:
+    """A name in the middle of each group of equal neighbours, and lines between them."""
+    edges = np.cumsum([0, *(len([*run]) for _, run in groupby(families))])
+    names = [name for name, _ in groupby(families)]
+    middles = (edges[1:] + edges[:-1] - 1) / 2
+    axes.set_yticks(middles, names, fontsize=9)
+    axes.set_xticks(middles, names, fontsize=9, rotation=90)
+    for edge in edges[1:-1] - 0.5:
+        axes.axhline(edge, color="black", lw=0.8)
+        axes.axvline(edge, color="black", lw=0.8)
+
+
+def scatter(axes: Axes, cloud: Cloud) -> None:
+    families = np.asarray(cloud.families)
+    for name, (colour, marker) in zip(dict.fromkeys(cloud.families), cycle(MARKS), strict=False):
+        x, y = cloud.places[families == name].T
+        axes.scatter(x, y, 45, color=colour, marker=marker, edgecolor="black", lw=0.4, label=name)
+    axes.set_title("the same prompts in two dimensions (PCA)", fontsize=11)
+    for i, label in enumerate((axes.set_xlabel, axes.set_ylabel)):
+        label(f"component {i + 1}, {100 * cloud.shares[i]:.0f} % of the variance")
+    axes.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+
+
+def draw_contrast(figure: Figure, axes: Axes, pair: Contrast) -> None:
+    shown = axes.imshow(pair.difference, cmap=AMOUNT, vmin=0, aspect="auto", interpolation="none")
+    axes.set_yticks(range(len(pair.tokens)), pair.tokens, fontsize=9)
+    axes.set_xlabel("channel of the vector")
+    names = " and ".join(f"“{name}”" for name in pair.names)
+    axes.set_title("\n".join(textwrap.wrap(f"where {names} differ", 55)), fontsize=11)
+    figure.colorbar(shown, ax=axes, label="|difference|")
+
+
+# --- the layers of the text encoder ------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One prompt's pictures, (layers, H, W, 3) uint8, and what stands under each of them."""
+
+    prompt: str
+    images: np.ndarray
+    marks: Sequence[str]
+
+
+def layers_sheet(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    layers: Sequence[str],
+    curves: Mapping[str, Mapping[str, np.ndarray]],
+    title: str,
+) -> Figure:
+    """A row of pictures for each prompt, a column for each layer; curves over all layers.
+
+    curves: what is measured → group → its values, (layers, prompts), of which the mean is drawn
+    with its standard error.
+    """
+    height = max(1.6 * len(rows), 3.2 * len(curves), 4.5) + 0.8
+    figure = PlainFigure(figsize=(1.6 * len(columns) + 7.2, height), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.6 * len(columns) + 1.4, 5.8))
+    grid = left.subplots(len(rows), len(columns), squeeze=False)
+    for cells, row in zip(grid, rows, strict=True):
+        for axes, image, mark in zip(cells, row.images, row.marks, strict=True):
+            picture(axes, image)
+            axes.set_xlabel(mark, fontsize=8, labelpad=2)
+        words = "\n".join(textwrap.wrap(row.prompt, 16))
+        cells[0].set_ylabel(words, fontsize=9, rotation=0, ha="right", va="center")
+    for axes, name in zip(grid[0], columns, strict=True):
+        axes.set_title(name, fontsize=10)
+    panels = right.subplots(len(curves), 1, squeeze=False)[:, 0]
+    for axes, (name, groups) in zip(panels, curves.items(), strict=True):
+        draw_curves(axes, layers, groups)
+        axes.set_ylabel(name)
+    panels[-1].set_xlabel("the last layer that acts")
+    figure.suptitle("\n".join(textwrap.wrap(title, int(10 * figure.get_figwidth()))), fontsize=12)
+    return figure
+
+
+def draw_curves(axes: Axes, layers: Sequence[str], groups: Mapping[str, np.ndarray]) -> None:
+    for (name, values), (colour, line, marker) in zip(groups.items(), STYLES, strict=False):
+        mean, error = values.mean(1), standard_error(values, 1)
+        at = np.arange(len(layers))
+        style = {"color": colour, "ls": line, "marker": marker, "ms": 5, "capsize": 3}
+        axes.errorbar(at, mean, np.nan_to_num(error), label=name, **style)
+    axes.set_xticks(range(len(layers)), layers, fontsize=9, rotation=90 if len(layers) > 5 else 0)
+    axes.grid(axis="y", color="0.9")
+    if len(groups) > 1:
+        axes.legend(fontsize=8, frameon=False, loc="best")

@@ -1,0 +1,1 @@
+"""The gallery: every experiment run on the phantom, each with a page."""

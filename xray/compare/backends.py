@@ -1,0 +1,101 @@
+"""The same values from another precision or another backend, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stable_diffusion_tf.errors import UsageError
+
+if TYPE_CHECKING:  # its own process starts Keras, not who asks
+    from stable_diffusion_tf import StableDiffusion
+
+Asked = Mapping[str, Sequence[np.ndarray]]  # part → what its network is given
+
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[str, np.ndarray]:
+    """What the networks of a model hold when each is called once: address → float32 array, in
+    order of execution. asked: part ('text_encoder', 'unet', 'encoder' or 'decoder') → its inputs.
+    """
+    from xray.probe.instrumented import instrument
+
+    seen = instrument(sd, pattern)
+    for part, arrays in asked.items():
+        seen.function(part)(*arrays)
+    return {address: seen.reads[address] for address in seen.reads.dims}  # JAX sorts its outputs
+
+
+def reads_on(
+    backend: str,
+    asked: Asked,
+    weights: str | Path = "phantom",
+    precision: str = "float32",
+    pattern: str = "*",
+) -> dict[str, np.ndarray]:
+    """The same on another backend, in a process of its own: Keras has one for its lifetime.
+
+    weights: as `StableDiffusion.load` takes them. Raises UsageError where the backend is not
+    installed, and for what the model refuses.
+    """
+    check_installed(backend)
+    with TemporaryDirectory() as folder:
+        given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
+        np.savez(given, **{f"{k}/{i}": array for k in asked for i, array in enumerate(asked[k])})
+        words = [str(weights), precision, pattern, str(given), str(made)]
+        done = subprocess.run(
+            [sys.executable, "-m", "xray.compare.backends", *words],
+            env=os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": search_path()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == REFUSED:
+            raise UsageError(done.stdout.strip())
+        if done.returncode:
+            raise RuntimeError(f"on {backend}: {done.stderr}")
+        with np.load(made) as found:
+            return dict(found)
+
+
+REFUSED = 2  # the status of a process that was asked for what it cannot do
+
+
+def check_installed(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise UsageError(f"no backend {backend!r}; choose {', '.join(BACKENDS)}")
+    if find_spec(backend) is None:
+        raise UsageError(f"{BACKENDS[backend]} is not installed; type pip install {backend}")
+
+
+def search_path() -> str:
+    """Where the other process finds this package, from whatever folder it is started."""
+    root, before = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
+    return os.pathsep.join([root, before] if before else [root])
+
+
+def answer(weights: str, precision: str, pattern: str, given: str, made: str) -> None:
+    """The other process: from one file of arrays to the other."""
+    from stable_diffusion_tf import StableDiffusion
+
+    asked: dict[str, list[np.ndarray]] = {}
+    with np.load(given) as arrays:
+        for name in arrays:
+            asked.setdefault(name.split("/")[0], []).append(arrays[name])
+    try:
+        found = reads_of(StableDiffusion.load(weights, precision), asked, pattern)
+    except UsageError as error:
+        print(error)
+        sys.exit(REFUSED)
+    np.savez(made, **found)
+
+
+if __name__ == "__main__":
+    answer(*sys.argv[1:])

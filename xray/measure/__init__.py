@@ -1,0 +1,48 @@
+"""Pure numbers about arrays. They are NumPy; pictures are channels last, maps are (…, h, w)."""
+
+from .arrays import cosine, cosines, distance, gap, parting
+from .colours import LATENT_TO_RGB, fit_latent_to_rgb, linear_rgb
+from .images import blur, detail, psnr, ssim
+from .masks import (
+    best_iou,
+    between_extremes,
+    check_mask,
+    covered,
+    iou,
+    iou_at,
+    overlaps,
+    pointing,
+    resize_by_area,
+)
+from .statistics import Normality, Spectrum, entropy, exceeds, normality, spectrum, standard_error
+
+__all__ = [
+    "LATENT_TO_RGB",
+    "Normality",
+    "Spectrum",
+    "best_iou",
+    "between_extremes",
+    "blur",
+    "check_mask",
+    "cosine",
+    "cosines",
+    "covered",
+    "detail",
+    "distance",
+    "entropy",
+    "exceeds",
+    "fit_latent_to_rgb",
+    "gap",
+    "iou",
+    "iou_at",
+    "linear_rgb",
+    "normality",
+    "overlaps",
+    "parting",
+    "pointing",
+    "psnr",
+    "resize_by_area",
+    "spectrum",
+    "ssim",
+    "standard_error",
+]

@@ -1,0 +1,55 @@
+"""How far two arrays are apart."""
+
+import numpy as np
+
+from stable_diffusion_tf.errors import UsageError
+
+
+def cosine(a: np.ndarray, b: np.ndarray, axis: int | None = None) -> float | np.ndarray:
+    """Cosine of the angle between two arrays as vectors, or between the vectors along an axis,
+    (…, n, …) → (…). A vector of zeros has no angle: NaN."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        length = np.sqrt(np.sum(a * a, axis)) * np.sqrt(np.sum(b * b, axis))
+        return np.sum(a * b, axis) / length
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """The cosine of any two of several vectors, (n, width) → (n, n); as `cosine`, in less memory
+    where they are long."""
+    vectors = np.asarray(vectors, np.float64)
+    with np.errstate(invalid="ignore"):
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a − b| of two arrays of one shape, float64. NaN or infinity on both sides are the same; on
+    one side they are infinitely far."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape:
+        raise UsageError(f"two shapes, {a.shape} and {b.shape}: there is nothing to compare")
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        far = np.where(same, 0.0, np.abs(a - b))
+    return np.where(np.isnan(far), np.inf, far)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The root mean square difference of arrays (b, …), item by item → (b,) float64."""
+    square = (np.asarray(a, np.float64) - b) ** 2
+    return np.sqrt(square.reshape(len(square), -1).mean(1))
+
+
+def parting(a: np.ndarray, b: np.ndarray) -> float:
+    """How far a is from b, as a share of what b amounts to: max|a − b| / max|b|.
+
+    0: equal; against zeros, anything else is infinitely far. NaN and infinity in b count as `gap`
+    says, and not to what it amounts to.
+    """
+    b = np.asarray(b, np.float64)
+    far = float(np.max(gap(a, b), initial=0.0))
+    amount = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))
+    if far == 0:
+        return 0.0
+    return far / amount if amount else np.inf

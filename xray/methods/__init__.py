@@ -1,0 +1,1 @@
+"""Techniques from papers, built of probes; each is called without its script."""

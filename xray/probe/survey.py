@@ -1,0 +1,180 @@
+"""The list of every value that can be read or replaced, found without computing anything."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from stable_diffusion_tf import StableDiffusion
+from stable_diffusion_tf.checkpoint.strict import skeleton
+from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.layers import Tap
+from stable_diffusion_tf.pipeline import NETWORKS
+
+from .addresses import TapInfo, check_patterns, describe, matches, part_axis
+from .hooks import layers_of, lies_in, spelling, watching
+
+ORDER = ("text_encoder", "unet", "decoder", "encoder")  # as a run calls them; the encoder last
+
+
+class TapTable(list):
+    """A list of `TapInfo`, shown as a table."""
+
+    SHOWN = 40
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return TapTable(found) if isinstance(index, slice) else found
+
+    def __repr__(self) -> str:
+        return "\n".join([*map(str, self[: self.SHOWN]), *self.rest()])
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (tap.address, " × ".join(map(str, tap.shape)), f"{tap.bytes / 1e6:.3f} MB", tap.meaning)
+            for tap in self[: self.SHOWN]
+        )
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<table>{body}</table>{''.join(map(escape, self.rest()))}"
+
+    def rest(self) -> list[str]:
+        """What is not shown, in a line."""
+        more = len(self) - self.SHOWN
+        return [f"… and {more} more; narrow the pattern, or print(*taps)"] if more > 0 else []
+
+
+def taps(model: StableDiffusion | keras.Model, *inputs: Any) -> TapTable:
+    """Every value that a layer gives out, in order of execution; those that match, where a glob or
+    several are named: taps(sd, "unet.*.attn2.*").
+
+    model: a StableDiffusion (its parts for one picture of its size with both halves of the
+    guidance; no weights are loaded), or any Keras 3 model. inputs: arrays or
+    `keras.KerasTensor`s, as the model takes them; by default those it was built for, in a batch
+    of one. Raises UsageError where a model does not say what it takes, and for a glob that matches
+    nothing.
+    """
+    patterns = [given for given in inputs if isinstance(given, str)]
+    given = [one for one in inputs if not isinstance(one, str)]
+    if isinstance(model, StableDiffusion):
+        if given:
+            raise UsageError("a StableDiffusion knows what it takes; name globs, or nothing")
+        parts = (survey(skeleton_of(model, part), asked(model, part)) for part in ORDER)
+        found = [tap for part in parts for tap in part]
+    else:
+        found = survey(model, given or built_for(model))
+    check_patterns(patterns, [tap.address for tap in found])
+    return TapTable(
+        tap for tap in found if not patterns or any(matches(p, tap.address) for p in patterns)
+    )
+
+
+def survey(network: keras.Model, inputs: Sequence[Any]) -> list[TapInfo]:
+    """Every value that a layer gives out when the network is called with such inputs."""
+    specs = tree.map_structure(spec, tuple(inputs))
+    if not network.built:
+        network(*specs)
+    found: dict[str, TapInfo] = {}
+
+    def see(address: str, value: Any) -> Any:
+        tap = describe(address, value.shape, keras.backend.standardize_dtype(value.dtype))
+        found[address] = joined(found[address], tap) if address in found else tap
+        return value
+
+    with watching(network, see) as looped, in_plain_sight(network, lambda _: True):
+        Outline(network).compute_output_spec(*specs)
+    return [tap for address, tap in found.items() if not lies_in(address, looped)]
+
+
+class Outline(keras.Operation):
+    """A call of a network as an operation of its own, so that the network takes no note of it."""
+
+    def __init__(self, network: keras.Model):
+        super().__init__()
+        self.network = network
+
+    def call(self, *inputs):
+        return self.network(*inputs, training=False)
+
+
+def joined(one: TapInfo, more: TapInfo) -> TapInfo:
+    """A value that comes in parts, a few queries at a time."""
+    axis = part_axis(one.dims)
+    shape = [*one.shape]
+    shape[axis] += more.shape[axis]
+    return TapInfo(one.address, tuple(shape), one.dtype, one.meaning, one.dims)
+
+
+@contextmanager
+def in_plain_sight(network: keras.Model, chosen: Callable[[str], bool]) -> Iterator[None]:
+    """Inside, the chosen taps of attention see their values even where it comes in chunks."""
+    spell = spelling(network)
+    found = [
+        layer
+        for layer in layers_of(network)
+        if isinstance(layer, Tap) and chosen(spell(layer.path.replace("/", ".")))
+    ]
+    for tap in found:
+        tap.watched = True
+    try:
+        yield
+    finally:
+        for tap in found:
+            tap.watched = False
+
+
+# --- what goes in ------------------------------------------------------------------------------
+
+
+def spec(x: Any) -> keras.KerasTensor:
+    """Shape and dtype of an array, a tensor or a number."""
+    x = x if hasattr(x, "dtype") else np.asarray(x, np.float32)
+    return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+
+
+def built_for(model: keras.Model) -> tuple:
+    if not getattr(model, "inputs", None):
+        raise UsageError(f"{model.name} does not say what it takes: hand its inputs to taps() too")
+    return (tree.map_structure(one_of, model.input),)
+
+
+def one_of(x: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.KerasTensor((1, *x.shape[1:]), x.dtype)
+
+
+def skeleton_of(sd: StableDiffusion, part: str) -> keras.Model:
+    """The part, if it is in memory; else one of its shape, without weights."""
+    if part in sd.networks:
+        return sd.networks[part]
+    config = {"text_encoder": sd.text_config, "unet": sd.unet_config}.get(part, sd.vae_config)
+    return bare(part, config)
+
+
+@lru_cache(maxsize=16)
+def bare(part: str, config: Any) -> keras.Model:
+    return skeleton(lambda: NETWORKS[part][2](config))
+
+
+def asked(sd: StableDiffusion, part: str) -> list[keras.KerasTensor]:
+    """What a part is given when one picture is drawn."""
+    text, unet, side = sd.text_config, sd.unet_config, sd.unet_config.sample_size
+    length, guided = text.max_position_embeddings, unet.time_cond_proj_dim
+    halves = 1 if guided else 2
+    latent = (side, side, unet.in_channels)
+    shapes = {
+        "text_encoder": [((2, length), "int32")],
+        "unet": [
+            ((halves, *latent), "float32"),
+            ((halves,), "int32"),
+            ((halves, length, unet.cross_attention_dim), "float32"),
+            *([((halves, guided), "float32")] if guided else []),
+        ],
+        "encoder": [((1, sd.size, sd.size, 3), "float32")],
+        "decoder": [((1, *latent), "float32")],
+    }
+    return [keras.KerasTensor(*shape_and_dtype) for shape_and_dtype in shapes[part]]
