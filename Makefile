@@ -42,10 +42,10 @@ bench: .venv/.oracle ## measure speed, speed and memory side by side with diffus
 	$(PY) benchmarks/probes.py
 
 phantom: .venv/.runtime ## train the phantom again, and evaluate it
-	$(PY) -m phantom.train_vae
-	$(PY) -m phantom.train_decoder
-	$(PY) -m phantom.train_text
-	$(PY) -m phantom.train_diffusion
+	$(PY) -m phantom.train.vae
+	$(PY) -m phantom.train.decoder
+	$(PY) -m phantom.train.text
+	$(PY) -m phantom.train.diffusion
 	$(PY) -m phantom.evaluate
 
 # ---- what the targets stand on

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from phantom.contexts import Contexts, ends_of, with_padding_of
 from phantom.evaluate import rate_pictures, table, wording
 from phantom.judge import Findings, judge
+from phantom.train.contexts import Contexts, ends_of, with_padding_of
 from phantom.world import CORE, THINGS, Scene, for_evaluation, scenes
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError

@@ -17,9 +17,9 @@ from zlib import crc32
 import numpy as np
 from safetensors.numpy import save_file
 
-from phantom.train_diffusion import UNET as PHANTOM_UNET
-from phantom.train_text import TEXT as PHANTOM_TEXT
-from phantom.train_vae import CONFIG as PHANTOM_VAE
+from phantom.train.diffusion import UNET as PHANTOM_UNET
+from phantom.train.text import TEXT as PHANTOM_TEXT
+from phantom.train.vae import CONFIG as PHANTOM_VAE
 from stable_diffusion_tf.checkpoint.folder import FILES
 from stable_diffusion_tf.checkpoint.write import write_json
 from stable_diffusion_tf.config import CLIPTextConfig, TAESDConfig, UNetConfig, VAEConfig, to_dict

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from phantom.layout import CELLS, COLOURS, KINDS, Reader, look, named, spread
+from phantom.train.layout import CELLS, COLOURS, KINDS, Reader, look, named, spread
 from phantom.world import THINGS, Scene, Thing, masks, scenes
 
 CAR, CARROT = Thing("car", "small", 0, 0), Thing("carrot", "", 32, 32)

@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 from keras import ops
 
-from phantom import patching, train_diffusion, train_silent, train_text, training
-from phantom.contexts import Contexts
+from phantom import patching
 from phantom.judge import Findings, Match
+from phantom.train import diffusion, loop, silent, text
+from phantom.train.contexts import Contexts
 from phantom.world import CORE, THINGS, for_evaluation, scenes
 from stable_diffusion_tf import StableDiffusion, scheduler
 from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.errors import UsageError
 
 UNET = replace(
-    train_silent.UNET,
+    silent.UNET,
     block_out_channels=(16,),
     down_block_types=("DownBlock2D",),
     up_block_types=("UpBlock2D",),
     cross_attention_dim=32,
 )  # one level, so that its step is traced in seconds
-TEXT = replace(train_text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+TEXT = replace(text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -36,25 +37,25 @@ def told():
 @pytest.fixture(scope="module")
 def data():
     latents = np.zeros((10, 16, 16, 4), np.float16)
-    return train_diffusion.Data(latents, np.zeros((10, 77)), np.zeros(1), np.zeros(77))
+    return diffusion.Data(latents, np.zeros((10, 77)), np.zeros(1), np.zeros(77))
 
 
 def test_a_batch_hears_words_but_never_the_padding_of_its_own(told, data):
     alphas = scheduler.alphas_cumprod()
-    owners, silent = [], []
+    owners, endings = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        heard, noise, weight = train_silent.draw_batch(data, told, alphas, np.ones_like, rng)
+        heard, noise, weight = silent.draw_batch(data, told, alphas, np.ones_like, rng)
         assert heard["context"].shape == (32, 77, 32) and heard["x"].shape == noise.shape
         assert weight.shape == (32, 1, 1)
         owners.append(heard["context"][:, 0, 0])  # the start token is the caption's own
-        silent.append(heard["context"][:, 6:, 0])
-    owners, silent = np.concatenate(owners), np.concatenate(silent)
-    assert (silent == silent[:, :1]).all()
-    assert np.mean(owners == -1) == pytest.approx(train_diffusion.EMPTY_CAPTIONS, abs=0.03)
-    assert np.mean(silent[:, 0] == -1) == pytest.approx(1 - train_silent.OTHERS, abs=0.05)
+        endings.append(heard["context"][:, 6:, 0])
+    owners, endings = np.concatenate(owners), np.concatenate(endings)
+    assert (endings == endings[:, :1]).all()
+    assert np.mean(owners == -1) == pytest.approx(diffusion.EMPTY_CAPTIONS, abs=0.03)
+    assert np.mean(endings[:, 0] == -1) == pytest.approx(1 - silent.OTHERS, abs=0.05)
     words = owners >= 0
-    assert np.mean(silent[words, 0] == owners[words]) < 0.08  # by luck one in twenty
+    assert np.mean(endings[words, 0] == owners[words]) < 0.08  # by luck one in twenty
 
 
 @pytest.fixture(scope="module")
@@ -63,42 +64,40 @@ def trained(data, told, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     keras.utils.set_random_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "STATES", folder / "states")
-        model = train_silent.build(UNET)
+        patch.setattr(loop, "STATES", folder / "states")
+        model = silent.build(UNET)
 
         def draw(rng):
-            return train_silent.draw_batch(
-                data, told, scheduler.alphas_cumprod(), np.ones_like, rng
-            )
+            return silent.draw_batch(data, told, scheduler.alphas_cumprod(), np.ones_like, rng)
 
-        training.train(model, draw, "silent", 6, 0, every=3, peak=1e-2, loss="mse")
+        loop.train(model, draw, "silent", 6, 0, every=3, peak=1e-2, loss="mse")
     return folder, model.get_weights()
 
 
 def test_the_average_is_taken_from_a_state(trained, monkeypatch):
     folder, weights = trained
-    monkeypatch.setattr(training, "STATES", folder / "states")
-    model = train_silent.build(UNET)
-    assert training.take_average(model, "silent") == 6
+    monkeypatch.setattr(loop, "STATES", folder / "states")
+    model = silent.build(UNET)
+    assert loop.take_average(model, "silent") == 6
     for mine, theirs in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
     assert np.abs(weights[-1]).max() > 0  # it began at zero
 
 
 def test_without_a_state_it_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "STATES", tmp_path)
+    monkeypatch.setattr(loop, "STATES", tmp_path)
     with pytest.raises(UsageError, match="train first"):
-        training.take_average(train_silent.build(UNET), "silent")
+        loop.take_average(silent.build(UNET), "silent")
 
 
 def test_what_is_written_opens_and_draws(trained, tmp_path, monkeypatch):
     folder, weights = trained
-    monkeypatch.setattr(training, "STATES", folder / "states")
-    monkeypatch.setattr(train_silent, "UNET", UNET)
-    monkeypatch.setattr(train_text, "TEXT", TEXT)
+    monkeypatch.setattr(loop, "STATES", folder / "states")
+    monkeypatch.setattr(silent, "UNET", UNET)
+    monkeypatch.setattr(text, "TEXT", TEXT)
     words = np.arange(49408)
-    train_text.write_text_encoder(tmp_path, build_clip(TEXT), words)
-    train_silent.write(tmp_path)
+    text.write_text_encoder(tmp_path, build_clip(TEXT), words)
+    silent.write(tmp_path)
     sd = StableDiffusion.load(tmp_path)
     written = sd.network("unet").get_weights()
     for mine, theirs in zip(written, weights, strict=True):
@@ -110,21 +109,21 @@ def test_what_is_written_opens_and_draws(trained, tmp_path, monkeypatch):
 
 def test_a_run_goes_on_from_what_was_written(trained, data, told, tmp_path, monkeypatch):
     weights = [weight + 0.5 for weight in trained[1]]  # far from every fresh start
-    train_silent.write_part(tmp_path, "unet", UNET, [with_weights(weights).unet], "float16")
-    monkeypatch.setattr(training, "STATES", tmp_path / "states")
-    monkeypatch.setattr(train_silent, "UNET", UNET)
-    monkeypatch.setattr(train_silent, "encode_scenes", lambda *_: data)
-    monkeypatch.setattr(train_silent, "encode_captions", lambda *_: told)
-    monkeypatch.setattr(train_silent, "write_parts", lambda *_: None)
+    silent.write_part(tmp_path, "unet", UNET, [with_weights(weights).unet], "float16")
+    monkeypatch.setattr(loop, "STATES", tmp_path / "states")
+    monkeypatch.setattr(silent, "UNET", UNET)
+    monkeypatch.setattr(silent, "encode_scenes", lambda *_: data)
+    monkeypatch.setattr(silent, "encode_captions", lambda *_: told)
+    monkeypatch.setattr(silent, "write_parts", lambda *_: None)
     begun = []
-    monkeypatch.setattr(train_silent, "train", lambda model, *_, **__: begun.append(model))
-    train_silent.train_unet(start_from=tmp_path)
+    monkeypatch.setattr(silent, "train", lambda model, *_, **__: begun.append(model))
+    silent.train_unet(start_from=tmp_path)
     for mine, theirs in zip(begun[0].get_weights(), weights, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-3)  # they were float16
 
 
 def with_weights(weights):
-    model = train_silent.build(UNET)
+    model = silent.build(UNET)
     model.set_weights(weights)
     return model
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from phantom import layout, train_diffusion, train_text, train_vae, training
-from phantom.training import Steps, Trapezoid
+from phantom.train import diffusion, layout, loop, text, vae
+from phantom.train.loop import Steps, Trapezoid
 from phantom.world import FAMILY, THINGS, scenes
 from stable_diffusion_tf import StableDiffusion, layers
 from stable_diffusion_tf.checkpoint.write import write_part
@@ -16,15 +16,15 @@ from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.tokenizer import Tokenizer
 from stable_diffusion_tf.vae import posterior
 
-VAE = replace(train_vae.CONFIG, block_out_channels=(8, 8), norm_num_groups=4)
+VAE = replace(vae.CONFIG, block_out_channels=(8, 8), norm_num_groups=4)
 UNET = replace(
-    train_diffusion.UNET,
+    diffusion.UNET,
     block_out_channels=(16, 32),
     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     cross_attention_dim=32,
 )
-TEXT = replace(train_text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+TEXT = replace(text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
 
 
 # --- the schedule and the data -----------------------------------------------------------------
@@ -69,15 +69,15 @@ def build_line(start):
 
 def fit_line(start=3):
     model = build_line(start)
-    training.train(model, draw_line, "line", 12, 1, every=5, peak=0.05, loss="mse")
+    loop.train(model, draw_line, "line", 12, 1, every=5, peak=0.05, loss="mse")
     return model.get_weights()
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "STATES", tmp_path / "whole")
+    monkeypatch.setattr(loop, "STATES", tmp_path / "whole")
     whole = fit_line()
-    monkeypatch.setattr(training, "STATES", tmp_path / "killed")
-    saving = training.SaveState.on_train_batch_end
+    monkeypatch.setattr(loop, "STATES", tmp_path / "killed")
+    saving = loop.SaveState.on_train_batch_end
 
     def save_then_die(self, batch, logs=None):
         saving(self, batch, logs)
@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys)
             raise Killed
 
     with monkeypatch.context() as until_the_kill:
-        until_the_kill.setattr(training.SaveState, "on_train_batch_end", save_then_die)
+        until_the_kill.setattr(loop.SaveState, "on_train_batch_end", save_then_die)
         with pytest.raises(Killed):
             fit_line()
     assert [p.name for p in (tmp_path / "killed").iterdir()] == ["line.weights.h5"]
@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, capsys)
 
 
 def test_the_average_of_the_weights_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "STATES", tmp_path)
+    monkeypatch.setattr(loop, "STATES", tmp_path)
     kept = fit_line()
     model, rate = build_line(3), Trapezoid(0.05, 12, warmup=100, fall=3)
     model.compile(optimizer=keras.optimizers.AdamW(rate, use_ema=True), loss="mse")
@@ -115,13 +115,13 @@ def test_the_average_of_the_weights_is_kept(tmp_path, monkeypatch):
 
 def teach(folder, steps, monkeypatch, **rest):
     """Contexts of prompts after some steps of a small text encoder's lessons."""
-    monkeypatch.setattr(train_text, "TEXT", TEXT)
-    monkeypatch.setattr(training, "STATES", folder / "states")
-    train_text.main(steps=steps, scene_count=64, precision="float32", out=folder, **rest)
-    captions, _, words = train_text.number_words(scenes(0, 64))
+    monkeypatch.setattr(text, "TEXT", TEXT)
+    monkeypatch.setattr(loop, "STATES", folder / "states")
+    text.main(steps=steps, scene_count=64, precision="float32", out=folder, **rest)
+    captions, _, words = text.number_words(scenes(0, 64))
     network = CLIPText(replace(TEXT, vocab_size=len(words)))
     layers.build(network, keras.KerasTensor((None, 77), dtype="int32"))
-    train_text.read_text_encoder(folder, network, words)
+    text.read_text_encoder(folder, network, words)
     return ops.convert_to_numpy(network(captions[:16]))
 
 
@@ -140,9 +140,9 @@ def test_lessons_move_a_text_encoder_no_further_than_they_may(tmp_path, monkeypa
 
 def test_a_batch_asks_mostly_for_pairs_and_answers_rightly():
     drawn = scenes(2, 200)
-    exercises, words = train_text.prepare(drawn)
+    exercises, words = text.prepare(drawn)
     assert [len(drawn[i].things) for i in exercises.pairs] == [2] * len(exercises.pairs)
-    captions, answers = train_text.draw_batch(exercises, np.random.default_rng(0))
+    captions, answers = text.draw_batch(exercises, np.random.default_rng(0))
     assert captions.shape == (64, 77)
     assert np.count_nonzero(answers["names"][:, 1]) >= 56
     tokenizer = Tokenizer()
@@ -171,7 +171,7 @@ def words(prompts):
 @pytest.fixture(scope="module")
 def denoiser(words):
     keras.utils.set_random_seed(0)
-    model = train_diffusion.Denoiser(replace(TEXT, vocab_size=len(words)), UNET)
+    model = diffusion.Denoiser(replace(TEXT, vocab_size=len(words)), UNET)
     model(
         {
             "x": keras.KerasTensor((None, 16, 16, 4)),
@@ -188,8 +188,8 @@ def denoiser(words):
 def exported(denoiser, words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_text, "TEXT", TEXT)
-        train_text.write_text_encoder(folder, denoiser.text_encoder, words)
+        patch.setattr(text, "TEXT", TEXT)
+        text.write_text_encoder(folder, denoiser.text_encoder, words)
     write_part(folder, "unet", UNET, [denoiser.unet], "float16")
     return StableDiffusion.load(folder)
 
@@ -214,10 +214,10 @@ def test_the_rows_of_words_never_seen_are_zero(exported, denoiser, words):
 
 
 def test_what_was_written_can_be_trained_on(exported, denoiser, words, monkeypatch):
-    monkeypatch.setattr(train_text, "TEXT", TEXT)
+    monkeypatch.setattr(text, "TEXT", TEXT)
     trained = denoiser.text_encoder.get_weights()
     denoiser.text_encoder.set_weights([0 * w for w in trained])
-    train_text.read_text_encoder(exported.checkpoint.place, denoiser.text_encoder, words)
+    text.read_text_encoder(exported.checkpoint.place, denoiser.text_encoder, words)
     taken_over = denoiser.text_encoder.get_weights()
     denoiser.text_encoder.set_weights(trained)
     for mine, theirs in zip(trained, taken_over, strict=True):
@@ -229,7 +229,7 @@ def test_training_starts_from_no_noise_at_all(denoiser):
     context = np.ones((1, 77, TEXT.hidden_size), np.float32)
     trained = denoiser.unet.get_weights()
     assert np.abs(ops.convert_to_numpy(denoiser.unet(latent, t, context))).max() > 0
-    train_diffusion.start_quiet(denoiser.unet)
+    diffusion.start_quiet(denoiser.unet)
     quiet = np.abs(ops.convert_to_numpy(denoiser.unet(latent, t, context))).max()
     denoiser.unet.set_weights(trained)
     assert quiet == 0
@@ -246,19 +246,19 @@ def test_training_starts_from_no_noise_at_all(denoiser):
 def test_centred_latents_give_the_same_pictures(precision, close, monkeypatch):
     keras.utils.set_random_seed(1)
     with layers.precision(precision):
-        model = train_vae.Autoencoder(VAE)
+        model = vae.Autoencoder(VAE)
     model(keras.KerasTensor((None, 64, 64, 3)))
-    train_vae.start_quiet(model.encoder)
+    vae.start_quiet(model.encoder)
     last = model.encoder.quant_conv  # channels that differ in loudness and lie off the centre
     kernel = ops.convert_to_numpy(last.kernel).copy()
     kernel[..., :4] *= [1.0, 2.0, 3.0, 0.5]
     last.kernel.assign(kernel)
     last.bias.assign(np.array([1.0, -2.0, 0.3, 3.0, -5.0, -5.0, -5.0, -5.0]))
 
-    images = train_vae.draw_batch(np.random.default_rng(4), 32)[0]
-    monkeypatch.setattr(train_vae, "draw_batch", lambda rng, batch: (images, images))
+    images = vae.draw_batch(np.random.default_rng(4), 32)[0]
+    monkeypatch.setattr(vae, "draw_batch", lambda rng, batch: (images, images))
     before, pictures = look(model, images)
-    scale = train_vae.centre(model)
+    scale = vae.centre(model)
     after, again = look(model, images)
 
     mean, spread = after[0].mean((0, 1, 2)), after[0].std((0, 1, 2))

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from phantom import train_text, train_words, training
-from phantom.contexts import Contexts, ends_of, with_padding_of
-from phantom.words import ANSWERS, LENGTH, SIZE_NAMES, UNASKED, answer
+from phantom.train import loop, text, words
+from phantom.train.answers import ANSWERS, LENGTH, SIZE_NAMES, UNASKED, answer
+from phantom.train.contexts import Contexts, ends_of, with_padding_of
 from phantom.world import BACKGROUNDS, CORE, Scene, Thing, scenes
 from stable_diffusion_tf.tokenizer import Tokenizer
 
@@ -74,11 +74,11 @@ def test_answers_of_rows_are_those_of_their_scenes():
 
 
 def test_lessons_teach_and_are_written(tmp_path, monkeypatch, capsys):
-    small = replace(train_text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
-    monkeypatch.setattr(train_text, "TEXT", small)
-    monkeypatch.setattr(train_words, "TEXT", small)
-    monkeypatch.setattr(training, "STATES", tmp_path / "states")
-    train_words.main(steps=120, scene_count=256, out=tmp_path)
+    small = replace(text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
+    monkeypatch.setattr(text, "TEXT", small)
+    monkeypatch.setattr(words, "TEXT", small)
+    monkeypatch.setattr(loop, "STATES", tmp_path / "states")
+    words.main(steps=120, scene_count=256, out=tmp_path)
     said = capsys.readouterr().out
     marks = ast.literal_eval(next(line for line in said.splitlines() if line.startswith("{")))
     assert marks["orders"] > 80 and marks["colours"] > 20  # by luck 50 and 10

@@ -125,7 +125,7 @@ sys.meta_path.insert(0, Watch())
         "import stable_diffusion_tf; import keras",
         "import xray; import keras",
         "import xray.probe.session",
-        "import phantom.train_vae",
+        "import phantom.train.vae",
         "import tests.conftest; import keras",
         "from xray.script import load_model; load_model('phantom')",
     ],

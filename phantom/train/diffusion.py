@@ -1,10 +1,10 @@
-"""Train the phantom's UNet: `python -m phantom.train_diffusion`.
+"""Train the phantom's UNet: `python -m phantom.train.diffusion`.
 
 ε-prediction on SD's noise schedule (Ho et al., arXiv 2006.11239) with 10 % empty captions for
 guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(γ/SNR, ceiling), which with a
 ceiling of 1 is that of Hang et al. (arXiv 2303.09556). A higher one dwells on the noisiest
 timesteps, where places are decided: there the noise is nearly all of x, and says little of the
-picture. The text encoder stays as `phantom.train_text` taught it. The scenes are encoded once and
+picture. The text encoder stays as `phantom.train.text` taught it. The scenes are encoded once and
 kept; an interrupted run goes on from its last checkpoint when the same command is given again.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 from keras import ops
 
-from phantom.train_text import TEXT, number_words, read_text_encoder
-from phantom.training import PHANTOM, STATES, train
+from phantom.train.loop import PHANTOM, STATES, train
+from phantom.train.text import TEXT, number_words, read_text_encoder
 from phantom.world import THINGS, render, scenes
 from stable_diffusion_tf import layers, scheduler
 from stable_diffusion_tf.checkpoint.folder import (

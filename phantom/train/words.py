@@ -1,9 +1,10 @@
 """Teach the phantom's text encoder that each word speaks for itself: `python -m
-phantom.train_words`.
+phantom.train.words`.
 
-`phantom.train_text` asks the context as a whole, and soon every vector of it, padding above all,
-knows the scene. Here single vectors are asked (phantom/words.py), each by a linear reader that is
-thrown away, and the padding is asked nothing. `phantom.train_silent` trains the UNet that listens.
+`phantom.train.text` asks the context as a whole, and soon every vector of it, padding above all,
+knows the scene. Here single vectors are asked (phantom/train/answers.py), each by a linear reader
+that is thrown away, and the padding is asked nothing. `phantom.train.silent` trains the UNet that
+listens.
 """
 
 from dataclasses import replace
@@ -13,9 +14,9 @@ import keras
 import numpy as np
 import tyro
 
-from phantom.train_text import TEXT, number_words, write_text_encoder
-from phantom.training import train
-from phantom.words import ANSWERS, LENGTH, UNASKED, WordReader, answer
+from phantom.train.answers import ANSWERS, LENGTH, UNASKED, WordReader, answer
+from phantom.train.loop import train
+from phantom.train.text import TEXT, number_words, write_text_encoder
 from phantom.world import CORE, for_evaluation, scenes
 from stable_diffusion_tf import layers
 from stable_diffusion_tf.clip import CLIPText

@@ -1,4 +1,4 @@
-"""Train the phantom's image encoder and decoder: `python -m phantom.train_vae`.
+"""Train the phantom's image encoder and decoder: `python -m phantom.train.vae`.
 
 Loss: L1 + MSE + half the L1 of the gradients + a small weight of the KL divergence. The posterior
 starts with a log-variance of −5, so that the decoder sees a signal from the first step on. An
@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 from keras import ops
 
-from phantom.training import PHANTOM, train
+from phantom.train.loop import PHANTOM, train
 from phantom.world import draw_scene, for_evaluation, render, scenes
 from stable_diffusion_tf import layers
 from stable_diffusion_tf.checkpoint.write import write_part

@@ -1,4 +1,4 @@
-"""Teach the phantom's text encoder who stands where: `python -m phantom.train_text`.
+"""Teach the phantom's text encoder who stands where: `python -m phantom.train.text`.
 
 "A cat left of an apple" tells where the cat is only to who knows that the cat was named first.
 Word, order and place say nothing two by two, so there is no slope towards all three, and denoising
@@ -6,7 +6,7 @@ alone did not find them in 270,000 scenes. Therefore the text encoder is first t
 its own, as that of Stable Diffusion was (CLIP: Radford et al., arXiv 2103.00020): a reader asks the
 context what stands in each of 4×4 cells and on what background; and, so that there is a path to
 it, what was named first and second and where these two stand. The reader is thrown away, and
-`phantom.train_diffusion` keeps the text encoder as it is written here.
+`phantom.train.diffusion` keeps the text encoder as it is written here.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 from keras import ops
 
-from phantom.layout import Reader, look, spread
-from phantom.training import PHANTOM, train
+from phantom.train.layout import Reader, look, spread
+from phantom.train.loop import PHANTOM, train
 from phantom.world import Scene, scenes
 from stable_diffusion_tf import layers
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from phantom.layout import CELLS, COLOURS, ROLES, roles_of
+from phantom.train.layout import CELLS, COLOURS, ROLES, roles_of
 from phantom.world import CORE, FAMILY, SIZES, Scene, Thing, phrase
 from stable_diffusion_tf.tokenizer import Tokenizer
 

@@ -1,4 +1,4 @@
-"""Train the phantom's image decoder on, alone: `python -m phantom.train_decoder`.
+"""Train the phantom's image decoder on, alone: `python -m phantom.train.decoder`.
 
 The encoder stays as it is, so a diffusion model trained on its latents stays true while the
 pictures grow sharper. Starts from the shipped checkpoint; an interrupted run goes on from its
@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import tyro
 
-from phantom.train_vae import Autoencoder, draw_batch, picture_loss, psnr_of, write_vae
-from phantom.training import PHANTOM, train
+from phantom.train.loop import PHANTOM, train
+from phantom.train.vae import Autoencoder, draw_batch, picture_loss, psnr_of, write_vae
 from stable_diffusion_tf import layers
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part, read_json
 from stable_diffusion_tf.checkpoint.strict import load

@@ -1,9 +1,9 @@
 """Train the phantom whose words speak and whose padding is silent: `python -m
-phantom.train_silent train`, and `... write`, at any time, to keep what it has come to.
+phantom.train.silent train`, and `... write`, at any time, to keep what it has come to.
 
-As `phantom.train_diffusion` does, but the UNet never sees a caption's own end and padding: it sees
+As `phantom.train.diffusion` does, but the UNet never sees a caption's own end and padding: it sees
 those of the empty caption, or in half of the scenes those of another caption, which say nothing of
-the picture. So it has to read the words, as `phantom.train_words` taught them. Two levels, so that
+the picture. So it has to read the words, as `phantom.train.words` taught them. Two levels, so that
 the middle is 8×8 and has something to lay out.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 import tyro
 from keras import ops
 
-from phantom.contexts import Contexts, ends_of, with_padding_of
-from phantom.train_diffusion import (
+from phantom.train.contexts import Contexts, ends_of, with_padding_of
+from phantom.train.diffusion import (
     EMPTY_CAPTIONS,
     Data,
     Weigh,
@@ -25,9 +25,9 @@ from phantom.train_diffusion import (
     encode_scenes,
     start_quiet,
 )
-from phantom.train_text import TEXT, read_text_encoder
-from phantom.train_words import NEXT
-from phantom.training import PHANTOM, take_average, train
+from phantom.train.loop import PHANTOM, take_average, train
+from phantom.train.text import TEXT, read_text_encoder
+from phantom.train.words import NEXT
 from phantom.world import CORE
 from stable_diffusion_tf import layers, scheduler
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
