@@ -34,7 +34,7 @@ def drawn(*shape: int, seed: int) -> np.ndarray:
 
 
 def step(index: int) -> Step:
-    return Step(index, 900 - index, *drawn(6, 1, SIDE, SIDE, 4, seed=index))
+    return Step(index, 9999 - index, *drawn(6, 1, SIDE, SIDE, 4, seed=index))
 
 
 def reads(index: int) -> dict[str, np.ndarray]:
@@ -76,8 +76,8 @@ def begin(folder: Path, steps: int) -> None:
 
 def write_until_stopped(folder: Path) -> None:
     """More is read at each step, and each is told when it is done."""
-    begin(folder, 1000)
-    for i in range(1000):
+    begin(folder, 10_000)
+    for i in range(10_000):
         more = {"unet.more": drawn(10 * i, seed=i)}
         with telling(folder):
             write_step(folder, step(i), in_order(step(i), reads(i) | more))

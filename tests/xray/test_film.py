@@ -26,7 +26,7 @@ def film(tmp_path_factory) -> Film:
 
 def test_frames_hold_what_was_written(film):
     assert len(film) == 3 and film.finished and film.state == "3 of 3 steps"
-    assert [(frame.index, frame.t) for frame in film] == [(0, 900), (1, 899), (2, 898)]
+    assert [(frame.index, frame.t) for frame in film] == [(0, 9999), (1, 9998), (2, 9997)]
     for frame, index in zip(film, range(3), strict=True):
         held = {name: getattr(reel.step(index), name) for name in FIELDS} | reel.reads(index)
         assert set(frame) == set(held)

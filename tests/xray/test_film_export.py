@@ -35,7 +35,7 @@ def test_npz_holds_all_of_the_film(film, tmp_path):
         for name in film.text:
             np.testing.assert_array_equal(held[name], film.text[name])
         np.testing.assert_array_equal(held["image"], film.image)
-        assert held["step"].tolist() == [0, 1, 2] and held["t"].tolist() == [900, 899, 898]
+        assert held["step"].tolist() == [0, 1, 2] and held["t"].tolist() == [9999, 9998, 9997]
         assert json.loads(str(held["film.json"])) == film.facts
 
 
@@ -61,7 +61,7 @@ def test_xarray_finds_values_by_what_they_mean(film):
     assert data[PROBS].dims == ("step", "half", "head", "row", "column", "token")
     cat = data[PROBS].sel(half="cond", token="cat", step=2).isel(head=1, row=3, column=1)
     assert cat == reel.reads(2)[PROBS][1, 1, 3 * reel.SIDE + 1, 2]
-    assert data.sel(step=1).t == 899 and data.token.values.tolist() == WORDS
+    assert data.sel(step=1).t == 9998 and data.token.values.tolist() == WORDS
     assert data.half.values.tolist() == ["uncond", "cond"]
     np.testing.assert_array_equal(data["x0"].values, film.read("x0"))
     np.testing.assert_array_equal(data["image"].values, film.image)
