@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from phantom.judge import Findings, Verdict, judge, verdict
 from phantom.world import SIDE, Scene, for_evaluation, phrase, render, scenes, side_of
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model, to_uint8
+from stable_diffusion_tf.progress import progress_bar
 from xray import measure, plots, script
 from xray.plain_figure import PlainFigure
 
@@ -145,7 +145,7 @@ def draw_pictures(
 ) -> np.ndarray:
     """A picture for each prompt, uint8; batch number i is drawn from seed + i."""
     batches = [prompts[i : i + batch] for i in range(0, len(prompts), batch)]
-    bar = tqdm(batches, desc="pictures", unit="batch", disable=None, leave=False)
+    bar = progress_bar(batches, "pictures", "batch")
     made = [
         sd.generate(some, steps=steps, guidance=guidance, seed=seed + i)
         for i, some in enumerate(bar)

@@ -1,31 +1,115 @@
-"""What a prompt of the phantom's world asks for, and which pictures show it."""
+"""What a prompt of the phantom's world asks for, and which pictures show it.
+
+A picture gets three marks, each found by template matching (phantom/judge.py): its things, its
+background, and the side on which the first thing stands of the second. What the prompt does not ask
+for is not marked; a thing that is there twice is not right.
+"""
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 
 from phantom.judge import Findings, judge
-from phantom.world import BACKGROUNDS, SIDE, THINGS
+from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, side_of
+from xray.measure import Estimate, share_of
+
+WHERE = {wording: side for side, wordings in SIDES.items() for wording in wordings}
+LEARNED = sorted({FAMILY[name] for name in THINGS})
+
+
+def one_of(words) -> str:
+    return "|".join(sorted(map(re.escape, words), key=len, reverse=True))
+
+
+THING = rf"\b({one_of(THINGS)})\b"
+ASKED_SIDE = re.compile(rf"{THING} ({one_of(WHERE)}) an? (?:\w+ )?{THING}")
+PHRASE = rf"an? (?:(?:{one_of(filter(None, SIZES))}) )?(?:{one_of([*THINGS, *LEARNED])})"
+GROUND = rf"(?:{one_of(BACKGROUNDS)})"
+SENTENCE = re.compile(
+    rf"{PHRASE}(?: (?:{one_of([*WHERE, 'and'])}) {PHRASE})?"
+    rf"(?: on a {GROUND} background| on {GROUND}|, {GROUND} background)?"
+)
+GRAMMAR = f"""a [size] thing [side a [size] thing] [on a colour background]
+size    {", ".join(filter(None, SIZES))}
+thing   {", ".join(THINGS)}
+        or a family: {", ".join(LEARNED)}
+side    {", ".join([*SIDES, "and"])}
+colour  {", ".join(BACKGROUNDS)}"""
+
+
+class Asked(NamedTuple):
+    """The things that a prompt names, its background, and where which stands of which."""
+
+    things: frozenset[str]
+    background: str | None
+    side: tuple[str, str, str] | None  # 'rabbit', 'left of', 'cat'
+
+
+class Marks(NamedTuple):
+    """Whether each of n pictures is right, (n,) bool each; None where that was not asked for."""
+
+    things: np.ndarray
+    background: np.ndarray | None
+    side: np.ndarray | None
+
+    @property
+    def right(self) -> np.ndarray:
+        """All that was asked for, (n,) bool."""
+        return np.logical_and.reduce([mark for mark in self if mark is not None])
+
+
+def of_its_world(prompt: str) -> bool:
+    """Whether it is a sentence that the phantom may have been trained on."""
+    return SENTENCE.fullmatch(" ".join(prompt.lower().split())) is not None
+
+
+def asked(prompt: str) -> Asked:
+    said = " ".join(prompt.lower().split())
+    things = frozenset(re.findall(THING, said))
+    ground = re.search(rf"\bon ({GROUND})\b|\b({GROUND}) background\b", said)
+    side = ASKED_SIDE.search(said)
+    return Asked(
+        things,
+        ground and (ground[1] or ground[2]),
+        (side[1], WHERE[side[2]], side[3]) if side and side[1] != side[3] else None,
+    )
+
+
+def marks(images: np.ndarray, prompt: str) -> Marks | None:
+    """The marks of pictures (n, H, W, 3) uint8. None where the prompt names no thing that was
+    learned, or the pictures are not of the size of the phantom's world."""
+    wanted = asked(prompt)
+    if not wanted.things or images.shape[1:3] != (SIDE, SIDE):
+        return None
+    found = [judge(image, len(wanted.things) + 1) for image in images]
+    return Marks(
+        np.array([shows(one, wanted) for one in found]),
+        wanted.background and np.array([one.background == wanted.background for one in found]),
+        wanted.side and np.array([stands(one, wanted) for one in found]),
+    )
 
 
 def shown(images: np.ndarray, prompt: str) -> np.ndarray | None:
-    """Whether pictures (n, H, W, 3) uint8 show all things and the background that a prompt names,
-    (n,) bool. Where the things stand, and how large, is not judged. None where the prompt names
-    no thing that was learned, or the pictures are not of the size of the phantom's world."""
-    things, ground = asked(prompt)
-    if not things or images.shape[1:3] != (SIDE, SIDE):
-        return None
-    findings = (judge(image, len(things)) for image in images)
-    return np.array([has(found, things, ground) for found in findings])
+    """Whether pictures show all that a prompt asks for, (n,) bool; None as for `marks`."""
+    judged = marks(images, prompt)
+    return None if judged is None else judged.right
 
 
-def asked(prompt: str) -> tuple[set[str], set[str]]:
-    """The things that a prompt names, and its background: none, or one."""
-    things = {name for name in THINGS if re.search(rf"\b{name}\b", prompt)}
-    said = r"\bon {0}\b|\b{0} background\b"
-    return things, {name for name in BACKGROUNDS if re.search(said.format(name), prompt)}
+def counts(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
+    """Mark → how many of the pictures have it, of those that the prompt asks for; {} where nothing
+    can be told, as for `marks`."""
+    judged = marks(images, prompt)
+    told = {} if judged is None else judged._asdict()
+    return {name: share_of(mark) for name, mark in told.items() if mark is not None}
 
 
-def has(found: Findings, things: set[str], ground: set[str]) -> bool:
-    seen = {match.thing.name for match in found.matches}
-    return seen == things and (not ground or found.background in ground)
+def shows(found: Findings, wanted: Asked) -> bool:
+    """Each thing once, and no other."""
+    return sorted(match.thing.name for match in found.matches) == sorted(wanted.things)
+
+
+def stands(found: Findings, wanted: Asked) -> bool:
+    places = {match.thing.name: match.thing for match in found.matches}
+    first, side, second = wanted.side
+    return {first, second} <= places.keys() and side_of(places[first], places[second]) == side

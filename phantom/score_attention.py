@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from phantom.evaluate import draw_scenes, wording
 from phantom.judge import NEAR, judge
 from phantom.world import BACKGROUNDS, FAMILY, SIDE, Scene, masks, render
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
+from stable_diffusion_tf.progress import progress_bar
 from xray import measure, script
 from xray.attention import (
     DAAM,
@@ -180,7 +180,7 @@ def drawn(
 
 
 def counted(number: int, batch: int, what: str) -> Iterable[int]:
-    return tqdm(range(0, number, batch), desc=what, unit="batch", disable=None, leave=False)
+    return progress_bar(range(0, number, batch), what, "batch")
 
 
 def masks_in(picture: np.ndarray) -> dict[str, np.ndarray]:

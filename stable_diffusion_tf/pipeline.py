@@ -3,7 +3,6 @@
 import difflib
 import gc
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,6 @@ from weakref import WeakSet
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from . import scheduler
 from .arguments import check_seed, number, place, whole
@@ -39,6 +37,7 @@ from .layers import precision
 from .lcm import guidance_embedding, lcm_timesteps
 from .machine import memory, return_free_memory, return_memory_at_once
 from .preview import Preview
+from .progress import progress_bar
 from .sampling import Sampler, Step, ddim_sampler, lcm_sampler, walk
 from .tiles import decode_bytes, in_tiles
 from .tokenizer import Tokenizer, checked_texts
@@ -60,12 +59,6 @@ NETWORKS = {  # part → its folder, its config, how it is built
     "encoder": ("vae", VAEConfig, build_encoder),
     "decoder": ("vae", VAEConfig, build_decoder),
 }
-
-
-def progress_bar(steps: Sequence[int]) -> Iterable[int]:
-    """A bar on the terminal, nothing where the output is not one, or closed."""
-    disable = True if sys.stderr is None else None
-    return tqdm(steps, desc="denoising", unit="step", disable=disable, leave=False)
 
 
 class StableDiffusion:
@@ -202,6 +195,12 @@ class StableDiffusion:
     def backend(self) -> str:
         """'tensorflow', 'jax' or 'torch'."""
         return keras.backend.backend()
+
+    @property
+    def is_lcm(self) -> bool:
+        """Whether the UNet was distilled into a latent consistency model, which takes the guidance
+        as an input (Luo et al., arXiv 2310.04378) and has no ε_uncond."""
+        return bool(self.unet_config.time_cond_proj_dim)
 
     @property
     def size(self) -> int:
@@ -423,7 +422,7 @@ class StableDiffusion:
     ) -> Sampler:
         """What takes one step of a run of so many: DDIM, or what the UNet was distilled for."""
         alphas, predict, times = self.alphas, self.predict_noise, self.timesteps(steps)
-        if self.unet_config.time_cond_proj_dim:
+        if self.is_lcm:
             return lcm_sampler(predict, context, times, alphas, guidance, rng, self.pass_on)
         return ddim_sampler(
             predict, context, uncond, times, alphas, guidance, eta, rng, self.pass_on
@@ -431,7 +430,7 @@ class StableDiffusion:
 
     def timesteps(self, steps: int) -> np.ndarray:
         """Those of a run of so many steps, descending, (steps,)."""
-        if self.unet_config.time_cond_proj_dim:
+        if self.is_lcm:
             return lcm_timesteps(steps, len(self.alphas))
         return SPACINGS[self.schedule.timestep_spacing](steps, len(self.alphas))
 

@@ -13,6 +13,7 @@ FLOORS = [  # each may import what stands before it, and nobody what stands afte
     {"xray.probe", "xray.tensor_debug", "xray.rounding"},
     {"xray.film"},
     {"xray.attention", "xray.compare"},
+    {"xray.report", "xray.options"},
     {"xray.methods", "xray.script", "xray.pictures"},
     {"weights"},
     {"phantom"},

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from xray.measure import Estimate
 from xray.plain_figure import PlainFigure
 
 SIGNED = "RdBu_r"  # around zero: told apart by the colour-blind, and in print
@@ -66,3 +67,47 @@ def write_into(axes: Axes, values: np.ndarray) -> None:
         dark = value < 0.6 * values.max()
         colour = "white" if dark else "black"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour)
+
+
+# --- estimates ---------------------------------------------------------------------------------
+
+
+def whiskers(estimates: Sequence[Estimate]) -> np.ndarray:
+    """How far the intervals reach below and above their values, (2, n), as matplotlib takes them;
+    none where an interval is not known."""
+    ends = np.array([[one.value - one.low, one.high - one.value] for one in estimates])
+    return np.clip(np.nan_to_num(ends), 0, None).T
+
+
+def curve_with_intervals(
+    axes: Axes, x: Sequence[float], estimates: Sequence[Estimate], name: str, style: int = 0
+) -> None:
+    """Estimates over x, their intervals as whiskers; style: which of STYLES."""
+    colour, line, marker = STYLES[style]
+    values = [one.value for one in estimates]
+    look = {"color": colour, "ls": line, "marker": marker, "ms": 5, "capsize": 3}
+    axes.errorbar(x, values, whiskers(estimates), label=name, **look)
+
+
+def bars_with_intervals(
+    axes: Axes, names: Sequence[str], estimates: Sequence[Estimate], fill: int = 0
+) -> None:
+    """A horizontal bar for each name, the first on top, with its interval; what it amounts to is
+    written behind. fill: which of FILLS."""
+    colour, hatch = FILLS[fill]
+    values, places = np.array([one.value for one in estimates]), np.arange(len(names))
+    reach = whiskers(estimates)
+    look = {"color": colour, "hatch": hatch, "edgecolor": "white", "ecolor": "0.15", "capsize": 3}
+    axes.barh(places, values, 0.6, xerr=reach, **look)
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for place, end, one in zip(places, np.maximum(values + reach[1], 0), estimates, strict=True):
+        axes.text(end, place, f"  {one.short}", va="center", fontsize=9)
+    axes.margins(x=0.2)
+
+
+def head_line(figure: Figure, title: str, size: float = 12) -> None:
+    """The title over all of the figure, in as many lines as its width asks for."""
+    letters = int(120 * figure.get_figwidth() / size)
+    lines = [line for part in title.split("\n") for line in textwrap.wrap(part, letters) or [""]]
+    figure.suptitle("\n".join(lines), fontsize=size)

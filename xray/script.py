@@ -3,6 +3,7 @@
 import functools
 import importlib
 import io
+import json
 import logging
 import os
 import re
@@ -12,8 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from matplotlib.figure import Figure
@@ -23,28 +25,112 @@ from stable_diffusion_tf.arguments import check_seed as check_seed  # scripts as
 from stable_diffusion_tf.backend import chosen_backend
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16
+from xray.options import Options
+from xray.options import check_range as check_range
+from xray.report import Report
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
+Asked = TypeVar("Asked", bound=Options)
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 
-def run(main: Callable[..., None]) -> None:
-    """Run a script's main with the shell's arguments: bad input is one line and status 2. A folder
-    `out` that cannot be written is bad input, and told before any work; a letter that the terminal
+@contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """Bad input is one line and status 2, Ctrl-C a line and status 130; a letter that the terminal
     or the log file does not know is a question mark there."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
         check_dashes(sys.argv[1:])
-        tyro.cli(checked(main))
+        yield
     except UsageError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; nothing was saved", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a command's main with the shell's arguments. A folder `out` that cannot be written is bad
+    input, and told before any work."""
+    with told_in_a_line():
+        tyro.cli(checked(main))
+
+
+# --- experiments -------------------------------------------------------------------------------
+
+Main = Callable[["StableDiffusion", Asked], Report]
+
+
+def run_experiment(main: Main, options: type[Asked]) -> None:
+    """Run an experiment with the shell's arguments: make its folder, load the model, print what it
+    found, save all of it. A control that fails is an error."""
+    started, module = time.perf_counter(), sys.modules[main.__module__]
+    name, question = Path(module.__file__).stem, " ".join(module.__doc__.split("\n\n")[0].split())
+    with told_in_a_line():
+        check_names(options, sys.argv[1:])
+        asked = tyro.cli(options, description=question)
+        asked.check()
+        check_out(asked.out)
+        sd = load_model(asked.weights, getattr(asked, "precision", "float32"))
+        if asked.guided and sd.is_lcm:
+            raise UsageError(
+                f"{asked.weights} takes the guidance as an input and has no ε_uncond; "
+                "name other weights"
+            )
+        with folder_for_run(asked.out, name, asked.subject) as folder, saving_into(folder):
+            report = main(sd, replace(asked, folder=folder))
+            facts = {"script": name, "question": question, "options": as_text(asked)}
+            took = {"seconds": round(time.perf_counter() - started, 3), "peak_gb": peak_memory()}
+            files = report.save(folder, facts | model_facts(sd) | took)
+    print(report)
+    for kind, path in files.items():
+        print(f"{kind:8} {path}")
+    if not report.control.passed:
+        raise SystemExit(f"the control failed: {report.control.otherwise}")
+
+
+def check_names(options: type[Asked], words: Sequence[str]) -> None:
+    """Raises UsageError for an option by a name that it once had."""
+    for word in words[: words.index("--")] if "--" in words else words:
+        if now := options.renamed.get(word.partition("=")[0]):
+            raise UsageError(f"{word.partition('=')[0]} is called {now} now")
+
+
+@contextmanager
+def folder_for_run(out: Path, script: str, subject: str) -> Iterator[Path]:
+    """A new folder; where nothing is saved into it, it goes again, and the folders around it that
+    were not there before."""
+    around = [place for place in (out / script, *(out / script).parents) if not place.exists()]
+    folder = make_folder(out, script, subject)
+    try:
+        yield folder
+    finally:
+        for place in (folder, *around):
+            if place.exists() and not any(place.iterdir()):
+                place.rmdir()
+
+
+def as_text(options: Asked) -> dict[str, Any]:
+    """The options of a run as JSON has them."""
+    said = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {
+        n: value for n, value in json.loads(json.dumps(said, default=str)).items() if n != "folder"
+    }
+
+
+def model_facts(sd: "StableDiffusion") -> dict[str, Any]:
+    """Which model it was and on what it ran, and a checksum of each part that was loaded."""
+    from xray.film.camera import describe, digest
+
+    hashes = {part: digest(network) for part, network in sd.networks.items()}
+    return {"model": describe(sd), "weights_hash": hashes}
+
+
+# --- the command line --------------------------------------------------------------------------
 
 
 def check_dashes(words: Sequence[str]) -> None:
@@ -182,12 +268,6 @@ def new_folder(stem: Path) -> Path:
             folder = stem.with_name(f"{stem.name}-{number}")
 
 
-def check_range(option: str, value: float, least: float, most: float, usual: float) -> None:
-    """Raises UsageError where the value of an option lies outside of its range, ends included."""
-    if not least <= value <= most:
-        raise UsageError(f"--{option} {value:g} is not from {least:g} to {most:g}; try {usual:g}")
-
-
 def conclude(finding: str, control: str, **saved: Path) -> None:
     """The last lines of every script: its answer, what the control did, where all is saved."""
     print(f"finding  {finding}\ncontrol  {control}")
@@ -199,11 +279,11 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def peak_memory() -> str:
-    """The most memory that this process has held, in GB; where the system does not say, '?'."""
+def peak_memory() -> float | None:
+    """The most memory that this process has held, in GB; None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows
-        return "?"
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.2f}"
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)

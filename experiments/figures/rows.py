@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xray.measure import standard_error
+from xray.measure import Estimate, standard_error
 from xray.plain_figure import PlainFigure
-from xray.plots import FILLS, picture
+from xray.plots import FILLS, picture, whiskers
 
 SIDE = 1.3  # inches, of a picture
 PANEL = 2.3  # inches, the width of a panel of bars
@@ -87,3 +87,33 @@ def add_legend(figure: Figure, axes: Axes, of: str = "") -> None:
     labels = [f"{label} {of}" for label in labels]
     place = {"loc": "lower left", "bbox_to_anchor": (LABELS / width, 0.1 / height)}
     figure.legend(handles, labels, fontsize=10, ncols=2, frameon=False, **place)
+
+
+def draw_estimates(axes: Axes, estimates: Sequence[Estimate]) -> None:
+    """A bar for each row, with its interval and its value above."""
+    values = np.array([one.value for one in estimates])
+    places = np.arange(len(values))
+    reach = whiskers(estimates)
+    axes.barh(places, values, 0.4, xerr=reach, color="0.55", ecolor="0.15", capsize=3)
+    for place, one in zip(places, estimates, strict=True):
+        axes.text(0, place - 0.25, f" {one.short}", fontsize=9, va="bottom")
+
+
+def write_cells(
+    axes: Axes, table: Sequence[Mapping[str, str | Estimate]], columns: Sequence[str]
+) -> None:
+    """Counts beside their rows of pictures, a column for each of these; dark where all are so."""
+    shares = np.array([[row[name].value for name in columns] for row in table])
+    axes.imshow(shares, "Greens", vmin=0, vmax=1.3, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        said = table[row][columns[column]].short.replace(" of ", "/")
+        axes.text(column, row, said, ha="center", va="center", fontsize=9, alpha=0.4 + 0.6 * share)
+    axes.set_xticks(range(len(columns)), [wrapped(name) for name in columns], fontsize=8)
+    axes.set_xlabel("pictures that show it", fontsize=9)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_yticks([])
+
+
+def wrapped(name: str) -> str:
+    return name.replace(" ", "\n").replace("background", "back-\nground")

@@ -36,7 +36,11 @@ def only(folder: Path) -> Path:
 def call(main, *words: str, monkeypatch) -> None:
     """Run a script's main as the shell would."""
     monkeypatch.setattr(sys, "argv", ["script.py", *map(str, words)])
-    script.run(main)
+    options = getattr(sys.modules[main.__module__], "Options", None)
+    if options:
+        script.run_experiment(main, options)
+    else:
+        script.run(main)
 
 
 def check_refusal(main, words, told: str, out: Path, monkeypatch, capfd) -> None:

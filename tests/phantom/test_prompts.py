@@ -3,43 +3,91 @@
 import numpy as np
 import pytest
 
-from phantom.prompts import asked, shown
-from phantom.world import BACKGROUNDS, Scene, Thing, render
+from phantom.prompts import GRAMMAR, asked, marks, of_its_world, shown
+from phantom.world import BACKGROUNDS, FAMILY, THINGS, Scene, Thing, render, scenes
 
-RABBIT, CAT = Thing("rabbit", "", 4, 4), Thing("cat", "small", 36, 36)
-SCENES = [
-    Scene("purple", BACKGROUNDS["purple"], things, "") for things in ([RABBIT], [RABBIT, CAT])
-]
+RABBIT, CAT = Thing("rabbit", "", 4, 4), Thing("cat", "small", 8, 40)
+
+
+def picture(*things: Thing) -> np.ndarray:
+    return render(Scene("purple", BACKGROUNDS["purple"], things, ""))[None]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "things", "ground"),
+    ("prompt", "wanted"),
     [
-        ("a rabbit left of a small cat on a purple background", {"rabbit", "cat"}, {"purple"}),
-        ("a rabbit on purple", {"rabbit"}, {"purple"}),
-        ("a rabbit, purple background", {"rabbit"}, {"purple"}),
-        ("a purple rabbit", {"rabbit"}, set()),
-        ("rabbits and a painting", set(), set()),
+        (
+            "a rabbit left of a small cat on a purple background",
+            ({"rabbit", "cat"}, "purple", ("rabbit", "left of", "cat")),
+        ),
+        ("A rabbit over a cat", ({"rabbit", "cat"}, None, ("rabbit", "above", "cat"))),
+        (
+            "a cat to the right of a rabbit",
+            ({"rabbit", "cat"}, None, ("cat", "right of", "rabbit")),
+        ),
+        ("a rabbit and a cat on red", ({"rabbit", "cat"}, "red", None)),
+        ("a rabbit, purple background", ({"rabbit"}, "purple", None)),
+        ("a purple rabbit", ({"rabbit"}, None, None)),
+        ("rabbits and a painting", (set(), None, None)),
     ],
 )
-def test_a_prompt_asks_for_things_and_a_background(prompt, things, ground):
-    assert asked(prompt) == (things, ground)
+def test_a_prompt_asks_for_things_a_background_and_a_side(prompt, wanted):
+    assert asked(prompt) == wanted
 
 
 @pytest.mark.parametrize(
     ("prompt", "right"),
     [
-        ("a rabbit on a purple background", [True, False]),
-        ("a rabbit and a cat", [False, True]),
-        ("a rabbit on a blue background", [False, False]),
+        ("a rabbit left of a cat on a purple background", (True, True, True)),
+        ("a rabbit right of a cat on a purple background", (True, True, False)),
+        ("a cat right of a rabbit on blue", (True, False, True)),
+        ("a rabbit and a cat", (True, None, None)),
+        ("a rabbit on a purple background", (False, True, None)),
+        ("a dog above a cat", (False, None, False)),
     ],
 )
-def test_a_picture_shows_all_that_was_asked_for(prompt, right):
-    images = np.stack([render(scene) for scene in SCENES])
-    np.testing.assert_array_equal(shown(images, prompt), [right[0], right[1]])
+def test_a_picture_gets_three_marks(prompt, right):
+    got = marks(picture(RABBIT, CAT), prompt)
+    assert [None if mark is None else bool(mark[0]) for mark in got] == [*right]
+    assert shown(picture(RABBIT, CAT), prompt).tolist() == [False not in right]
+
+
+def test_a_doubled_thing_is_not_right():
+    twin = Thing("rabbit", "small", 36, 36)
+    assert shown(picture(RABBIT), "a rabbit") and not shown(picture(RABBIT, twin), "a rabbit")
+    assert not shown(picture(RABBIT, CAT, twin), "a rabbit and a cat")
+
+
+def test_true_scenes_are_right():
+    drawn = scenes(5, 40)
+    named = [scene for scene in drawn if asked(scene.caption).things]
+    assert len(named) > 30
+    assert all(shown(render(scene)[None], scene.caption)[0] for scene in named)
 
 
 def test_what_cannot_be_judged_is_not_judged():
-    images = np.stack([render(scene) for scene in SCENES])
-    assert shown(images, "a painting") is None
-    assert shown(images[:, ::2, ::2], "a rabbit") is None
+    assert marks(picture(RABBIT), "a painting") is None
+    assert shown(picture(RABBIT)[:, ::2, ::2], "a rabbit") is None
+
+
+def test_every_caption_is_of_its_world():
+    assert all(of_its_world(scene.caption) for scene in scenes(0, 500))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red cat on a blue background",
+        "a cat and a dog and a pizza",
+        "cat",
+        "",
+        "a cat on a horse",
+    ],
+)
+def test_known_words_make_no_known_sentence(prompt):
+    assert not of_its_world(prompt)
+
+
+def test_the_grammar_lists_all_words():
+    words = [*THINGS, *BACKGROUNDS, "small", "big", "left of", "above", FAMILY["cat"]]
+    assert all(word in GRAMMAR for word in words)

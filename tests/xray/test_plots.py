@@ -8,6 +8,8 @@ import pytest
 
 from experiments.figures import image_encoder
 from xray import plots
+from xray.measure import Estimate
+from xray.plain_figure import PlainFigure
 
 RNG = np.random.default_rng(0)
 
@@ -40,3 +42,21 @@ def test_the_encoder_sheet_shows_all_channels_on_one_scale():
 def test_plots_need_no_window_system():
     code = "import xray.plots, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_intervals_are_drawn_as_far_as_they_reach():
+    sure, alone = Estimate(2.0, 1.0, 4.0, 8, "%"), Estimate(3.0, np.nan, np.nan, 1, "%")
+    assert plots.whiskers([sure, alone]).tolist() == [[1, 0], [2, 0]]
+    axes = PlainFigure().add_subplot()
+    plots.bars_with_intervals(axes, ["a", "b"], [sure, alone])
+    assert [bar.get_width() for bar in axes.patches] == [2, 3]
+    assert [text.get_text().strip() for text in axes.texts] == ["2.0 %", "3.0 %"]
+    plots.curve_with_intervals(axes, [0, 1], [sure, alone], "a curve", style=1)
+    assert axes.get_legend_handles_labels()[1] == ["a curve"]
+
+
+def test_a_title_is_broken_where_the_figure_ends():
+    figure = PlainFigure(figsize=(4, 4))
+    plots.head_line(figure, "“a cat”\n" + "word " * 12)
+    lines = figure.get_suptitle().splitlines()
+    assert lines[0] == "“a cat”" and len(lines) == 3 and max(map(len, lines)) <= 40

@@ -200,7 +200,7 @@ def in_order(step: "Step", reads: Arrays) -> dict[str, np.ndarray]:
 def describe(sd: "StableDiffusion") -> dict[str, Any]:
     """Which model it is, and what it runs on."""
     return {
-        "scheduler": "LCM" if sd.unet_config.time_cond_proj_dim else "DDIM",
+        "scheduler": "LCM" if sd.is_lcm else "DDIM",
         "weights": sd.checkpoint.place.name,
         "precision": sd.precision,
         "backend": sd.backend,

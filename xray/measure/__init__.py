@@ -2,6 +2,7 @@
 
 from .arrays import cosine, cosines, distance, gap, parting
 from .colours import LATENT_TO_RGB, fit_latent_to_rgb, linear_rgb
+from .estimates import Estimate, mean_of, p_value, share_of
 from .images import blur, detail, psnr, ssim
 from .masks import (
     best_iou,
@@ -18,6 +19,7 @@ from .statistics import Normality, Spectrum, entropy, exceeds, normality, spectr
 
 __all__ = [
     "LATENT_TO_RGB",
+    "Estimate",
     "Normality",
     "Spectrum",
     "best_iou",
@@ -36,12 +38,15 @@ __all__ = [
     "iou",
     "iou_at",
     "linear_rgb",
+    "mean_of",
     "normality",
     "overlaps",
+    "p_value",
     "parting",
     "pointing",
     "psnr",
     "resize_by_area",
+    "share_of",
     "spectrum",
     "ssim",
     "standard_error",

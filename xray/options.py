@@ -1,0 +1,81 @@
+"""What experiments are asked for: the options that several share, each said once.
+
+An experiment's own options are a dataclass over one of these; the shell's --help is made of it, and
+a notebook fills it in: `main(sd, Options(prompt="a cat"))`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from stable_diffusion_tf.errors import UsageError
+
+Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
+Other = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")]
+Picture = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
+Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
+Precision = Literal["float32", "bfloat16", "float16-storage"]
+
+EXAMPLE = "a rabbit left of a strawberry on a purple background"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every experiment is asked for."""
+
+    guided: ClassVar[bool] = False  # whether it needs ε_uncond, which not every model has
+    renamed: ClassVar[Mapping[str, str]] = {}  # options by their former names → by today's
+
+    weights: str = "phantom"
+    """a model's name, or its folder or file."""
+    out: Path = Path("outputs")
+    """the folder to save into: each run makes a new one inside."""
+    folder: Annotated[Path | None, tyro.conf.Suppress] = None
+    """of this run; the shell's frame makes it."""
+
+    @property
+    def subject(self) -> str:
+        """What the run's folder is named after."""
+        return str(getattr(self, "prompt", self.weights))
+
+    def check(self) -> None:
+        """Raises UsageError for what no run can be made of; called before the model is loaded."""
+
+
+@dataclass(frozen=True)
+class Sampling(Options):
+    """For what draws from noise."""
+
+    steps: int = 25
+    """steps from noise to picture, 1 to 1000."""
+    guidance: float = 7.5
+    """scale of classifier-free guidance; 1 is none."""
+    seed: int = 0
+    """draws the noise; the same seed draws the same picture."""
+
+    def check(self) -> None:
+        super().check()
+        check_range("steps", self.steps, 1, 1000, 25)
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed} is negative; try 0")
+
+
+@dataclass(frozen=True)
+class Batch(Sampling):
+    """For what draws from several noises."""
+
+    pictures: int = 8
+    """how many noises each is drawn from, 2 to 64."""
+
+    def check(self) -> None:
+        super().check()
+        check_range("pictures", self.pictures, 2, 64, 8)
+
+
+def check_range(option: str, value: float, least: float, most: float, usual: float) -> None:
+    """Raises UsageError where the value of an option lies outside of its range, ends included."""
+    if not least <= value <= most:
+        raise UsageError(f"--{option} {value:g} is not from {least:g} to {most:g}; try {usual:g}")
