@@ -8,8 +8,11 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 # Two files at a time, in the order that tests/conftest.py gives them.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
+# The lowest Keras that requirements.txt allows.
+LOWEST := $(shell sed -n 's/^keras>=\([0-9.]*\),.*/\1/p' requirements.txt).0
+
 .DELETE_ON_ERROR:
-.PHONY: help run test arithmetic parity lint gallery bench phantom
+.PHONY: help run test arithmetic keras parity lint gallery bench phantom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +29,11 @@ test: .venv/.test ## the tests: no network, no download, no GPU
 arithmetic: .venv/.test ## what depends on arithmetic, once more with the kernels of other CPUs
 	TF_ENABLE_ONEDNN_OPTS=0 $(PY) -m pytest $(TWO) -m arithmetic
 	ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest $(TWO) -m "arithmetic and not bfloat16"
+
+keras: .venv/.test ## what hangs on Keras, once more with the lowest version allowed; .venv has the highest
+	@$(PIP) --no-deps --upgrade --target .venv/keras-$(LOWEST) keras==$(LOWEST)
+	@PYTHONPATH=.venv/keras-$(LOWEST) $(PY) -c 'import keras; print("Keras", keras.__version__)' 2>/dev/null
+	PYTHONPATH=.venv/keras-$(LOWEST) $(PY) -m pytest $(TWO) tests/stable_diffusion_tf/test_keras_private.py tests/stable_diffusion_tf/test_networks.py tests/xray/test_instrumented.py
 
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
 	$(PY) -m pytest -m parity

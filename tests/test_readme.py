@@ -43,7 +43,7 @@ def in_this_python(line: str, out: Path) -> list[str]:
 
 def test_the_shell_commands_are_the_known_ones():
     assert lines("sh")[:2] == ["make run", "make test"]
-    for target in ("run", "test", "arithmetic", "gallery", "parity", "bench", "phantom"):
+    for target in ("run", "test", "arithmetic", "keras", "gallery", "parity", "bench", "phantom"):
         assert run(["make", "-n", target], ROOT)
         assert f"make {target}" in README
 

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common import global_state
 
 from ..errors import UsageError
+from ..keras_private import give_value, skeleton
 from ..machine import memory
 from .names import axes, diffusers_shape, to_keras, variables
 from .tensors import Source
@@ -46,36 +46,8 @@ def load_new(
         tensor = source.get(key)
         if not fits(tensor, variable.dtype):
             check_numbers(network, source)  # which names them all
-        variable._initializer = partial(born, variable, tensor)
-        variable._deferred_initialize()
+        give_value(variable, partial(value_of, variable, tensor))
     return network
-
-
-def skeleton(make: Callable[[], keras.Model]) -> keras.Model:
-    """The network that `make` builds, its variables without values: it can be called symbolically.
-
-    Inside a stateless scope Keras makes such variables, and notes in a list which they are;
-    neither has a public name.
-    """
-    global_state.set_global_attribute("uninitialized_variables", Hollow())
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            return make()
-    finally:  # were one left in the list, every later scope would stumble over it
-        global_state.set_global_attribute("uninitialized_variables", [])
-
-
-class Hollow(list):
-    """Where Keras notes the variables without values. A symbolic call traces how each would be
-    drawn, which for random numbers takes seconds in all; zeros are traced in no time."""
-
-    def append(self, variable: keras.Variable) -> None:
-        variable._initializer = ops.zeros
-        super().append(variable)
-
-
-def born(variable: keras.Variable, tensor: np.ndarray, shape: tuple, dtype: str) -> Any:
-    return value_of(variable, tensor)
 
 
 def check_names(network: keras.Model, source: Source, ignore: Sequence[str]) -> None:

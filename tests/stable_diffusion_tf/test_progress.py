@@ -1,4 +1,4 @@
-"""Progress: a bar where there is a terminal, lines where there is none, nothing where all is shut."""
+"""Progress: a bar on a terminal, lines where there is none, nothing where all is shut."""
 
 import io
 import sys

@@ -15,6 +15,7 @@ import keras
 from keras import tree
 
 from stable_diffusion_tf.checkpoint.names import address as spell_ours
+from stable_diffusion_tf.keras_private import all_layers
 from stable_diffusion_tf.layers import Network, Tap
 
 from .addresses import plain
@@ -44,7 +45,7 @@ def unmet(visit: Visit) -> None:
 def layers_of(network: keras.Model) -> list:
     """Every layer inside, itself first, and the operations that functional models are made of."""
     found = {}
-    for layer in network._flatten_layers():  # Keras gives it no public name
+    for layer in all_layers(network):
         found[id(layer)] = layer
         for operation in getattr(layer, "operations", ()):
             found.setdefault(id(operation), operation)
