@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from stable_diffusion_tf.disk import whole_file
+from stable_diffusion_tf.errors import UsageError
 from xray.measure import Estimate
 
 FIGURE, TABLE, TENSORS, JSON = "figure.png", "table.csv", "tensors.safetensors", "report.json"
@@ -127,6 +128,28 @@ def as_data(value: Value) -> Any:
     if isinstance(value, np.generic):
         return as_data(value.item())
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def read_report(path: Path) -> tuple[Report, dict[str, Any]]:
+    """What a report.json says: the report, without its figure and tensors, and the facts of its run
+    (question, options, model, seconds, files …). Raises UsageError where it is none."""
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        control = said.pop("control")
+        outcome = from_data(control.pop("outcome"))
+        numbers = {name: from_data(value) for name, value in said.pop("numbers").items()}
+        table = [{n: from_data(cell) for n, cell in row.items()} for row in said.pop("table")]
+        made = Control(outcome=outcome, **control)
+        return Report(said.pop("finding"), made, numbers, table, notes=said.pop("notes")), said
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is no report ({error}); name the report.json of a run") from None
+
+
+def from_data(value: Any) -> Value:
+    """`as_data` undone; what was not finite is NaN."""
+    if not isinstance(value, dict):
+        return value
+    return Estimate(**{n: np.nan if part is None else part for n, part in value.items()})
 
 
 # --- tables ------------------------------------------------------------------------------------

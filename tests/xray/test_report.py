@@ -18,7 +18,7 @@ from stable_diffusion_tf.errors import UsageError
 from xray import script
 from xray.measure import Estimate, share_of
 from xray.options import Batch, Options, Prompt, Sampling
-from xray.report import Control, Report
+from xray.report import Control, Report, read_report
 
 EIGHT = share_of(np.ones(8, bool))
 TABLE = [
@@ -75,6 +75,24 @@ def test_all_of_it_is_saved_and_told_in_json(tmp_path):
 
 def test_numbers_of_its_own_stand_for_the_table():
     assert report(numbers={"x": np.float32(2)}).as_data()["numbers"] == {"x": 2.0}
+
+
+def test_a_report_is_read_again(tmp_path):
+    made = report(notes=["a note"])
+    made.save(tmp_path, {"question": "who?"})
+    read, facts = read_report(tmp_path / "report.json")
+    assert read.finding == made.finding and read.control == made.control
+    assert read.table[0] == TABLE[0] and read.table[1]["shows B"] is None
+    assert read.numbers["words: shows B"] == EIGHT and read.notes == ["a note"]
+    assert facts["question"] == "who?" and facts["files"] == {"table": "table.csv"}
+
+
+@pytest.mark.parametrize("said", [None, "", "{}", "[1]", '{"control": 3}'])
+def test_what_is_no_report_is_refused(said, tmp_path):
+    if said is not None:
+        (tmp_path / "report.json").write_text(said)
+    with pytest.raises(UsageError, match="is no report"):
+        read_report(tmp_path / "report.json")
 
 
 # --- the frame ---------------------------------------------------------------------------------
