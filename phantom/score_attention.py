@@ -7,8 +7,10 @@ background, around the sprite that the judge finds. A map is scored by its IoU w
 it exceeds one fixed share of its range, the same for all words of a kind, and by whether its
 largest cell lies in the mask (the pointing game).
 
-Beside our pooling and DAAM's stand four baselines: a centred box of the mean size, the map of a
-word of another caption, and where the start token gets least, which is the same for every word.
+Beside our pooling and DAAM's stand four baselines: where the start token gets least, which is the
+same map for every word; the map of another word of the prompt, and of a word of another prompt; and
+a box of the mean size in the middle. The map of every word of a scene that holds one thing finds
+that thing: it is where there are two that a map must know its word. Intervals are over pictures.
 Both the pooling and the shares are chosen on other scenes (seed + 1) than they are scored on.
 """
 
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from phantom.evaluate import draw_scenes, wording
 from phantom.judge import NEAR, judge
@@ -27,7 +30,7 @@ from phantom.world import BACKGROUNDS, FAMILY, SIDE, Scene, masks, render
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.progress import progress_bar
-from xray import measure, script
+from xray import measure, plots, script
 from xray.attention import (
     DAAM,
     DEFAULT,
@@ -36,11 +39,13 @@ from xray.attention import (
     look,
     phrases,
     probe,
-    sheets,
     word_maps,
 )
 from xray.attention.attention import copied
 from xray.attention.pooling import AGAINST, CROSS, JOINS, NORMS, OUTER, RESIZES, STEPS, WEIGHTS
+from xray.measure import Estimate
+from xray.plain_figure import PlainFigure
+from xray.report import as_data
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from xray.probe.interventions import Reads
 
 GRID = (SIDE, SIDE)
+PICTURES = {"scenes": "scenes, noised and denoised once", "drawn": "pictures that the model drew"}
 SHARES = np.arange(0.05, 1, 0.05)  # of a map's range, from which on it counts as inside
 GROUPS = {  # of words → kinds of words in it
     "things": ("alone", "of two"),
@@ -61,8 +67,9 @@ CHOICES = {  # field of the pooling → what the search tries, one field after t
     "join": tuple(JOINS),
     "resize": tuple(RESIZES),
 }
-BOX, SHUFFLED, START = "centred box", "another word", "start token"
-ORDER = ("ours", "DAAM", START, SHUFFLED, BOX)
+START, SAME = "start token, for every word", "another word of its prompt"
+OTHER, BOX = "a word of another prompt", "box in the middle"
+ORDER = ("ours", "DAAM", START, SAME, OTHER, BOX)
 
 
 class Sight(NamedTuple):
@@ -77,6 +84,7 @@ class Sight(NamedTuple):
 class Heard(NamedTuple):
     """Words, and what each method makes of them."""
 
+    pictures: np.ndarray  # (n,): which picture each belongs to
     kinds: np.ndarray  # (n,): alone, of two or background
     masks: np.ndarray  # (n, 64, 64) bool
     heats: dict[str, np.ndarray]  # method → (n, 64, 64)
@@ -84,16 +92,16 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """How well one method finds the words of one group, the mean over `number` of them."""
+    """How well one method finds the words of one group, of which there are `number`."""
 
     pictures: str
     group: str
     method: str
     number: int
     share: float
-    iou: float
-    best_iou: float
-    pointing: float
+    iou: Estimate
+    best_iou: Estimate
+    pointing: Estimate
 
 
 def main(
@@ -219,19 +227,29 @@ def sight(
 def hear(sights: Iterable[Sight], poolings: Mapping[str, Pooling]) -> Heard:
     """The maps of the words that have a mask, by each pooling and by each baseline; one pooling is
     called 'ours'."""
-    kinds, known = [], []
-    heats = {method: [] for method in [*poolings, START]}
-    for one in sights:
+    pictures, kinds, known = [], [], []
+    heats = {method: [] for method in [*poolings, START, SAME]}
+    for index, one in enumerate(sights):
         found = {method: heat_maps(one, pooling) for method, pooling in poolings.items()}
         start = -heat_maps(one, DAAM)["<start>"]
         for word, mask in one.masks.items():
+            pictures.append(index)
             kinds.append(kind_of(word, one.masks))
             known.append(mask)
             for method, maps in found.items():
                 heats[method].append(maps[word])
             heats[START].append(start)
-    heard = Heard(np.array(kinds), np.array(known), {m: np.array(h) for m, h in heats.items()})
+            heats[SAME].append(found["ours"][another(word, one)])
+    arrays = {method: np.array(maps) for method, maps in heats.items()}
+    heard = Heard(np.array(pictures), np.array(kinds), np.array(known), arrays)
     return heard._replace(heats=heard.heats | baselines(heard))
+
+
+def another(word: str, one: Sight) -> str:
+    """The other thing of the prompt; where it names one thing, its background; where that is all
+    that has a mask, its first word."""
+    others = [other for other in one.masks if other != word]
+    return min(others, key=BACKGROUNDS.__contains__) if others else one.words[0][0]
 
 
 def kind_of(word: str, known: Mapping[str, np.ndarray]) -> str:
@@ -251,7 +269,7 @@ def baselines(heard: Heard) -> dict[str, np.ndarray]:
         own = np.flatnonzero(np.isin(heard.kinds, GROUPS[group]))
         shuffled[own] = heard.heats["ours"][np.roll(own, len(own) // 2)]
         boxes[own] = centred_box(heard.masks[own].mean() if len(own) else 0)
-    return {SHUFFLED: shuffled, BOX: boxes}
+    return {OTHER: shuffled, BOX: boxes}
 
 
 def centred_box(part: float) -> np.ndarray:
@@ -282,7 +300,7 @@ def rate(pictures: str, heard: Heard, shares: Mapping[tuple[str, str], float]) -
                 measure.best_iou(heat, mask)[0],
                 measure.pointing(heat, mask),
             )
-            means = (float(np.mean(n)) for n in numbers)
+            means = (measure.mean_of(n, cases=heard.pictures[own]) for n in numbers)
             yield Row(pictures, group, method, int(own.sum()), share, *means)
 
 
@@ -328,40 +346,53 @@ def not_daam(pooling: Pooling) -> str:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    yield f"{'':38}{'words':>6}{'share':>7}{'IoU':>8}{'best IoU':>10}{'pointing':>10}"
+    yield f"{'':48}{'words':>6}{'share':>7}{'IoU':>22}{'best IoU':>22}{'pointing':>22}"
     for row in rows:
-        yield (
-            f"{row.pictures:8}{row.group:12}{row.method:18}{row.number:6}{row.share:7.2f}"
-            f"{row.iou:8.3f}{row.best_iou:10.3f}{row.pointing:10.3f}"
-        )
+        scores = "".join(f"{score!s:>22}" for score in (row.iou, row.best_iou, row.pointing))
+        yield f"{row.pictures:8}{row.group:12}{row.method:28}{row.number:6}{row.share:7.2f}{scores}"
 
 
 def save(folder: Path, rows: Sequence[Row], chosen: Pooling, tried: Mapping[Pooling, float]):
     ranked = sorted(tried.items(), key=lambda pair: -pair[1])
     report = {
-        "table": [asdict(row) for row in rows],
+        "table": [{n: as_data(value) for n, value in vars(row).items()} for row in rows],
         "default": asdict(DEFAULT),
         "chosen": asdict(chosen),
         "tried": [{"iou": round(score, 4), **asdict(pooling)} for pooling, score in ranked],
     }
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (folder / "report.json").write_text(text, encoding="utf-8")
-    things = [row for row in rows if row.group == "things"]
+    of_two = [row for row in rows if row.group == "of two"]
     scores = {
-        pictures: {row.method: row.iou for row in things if row.pictures == pictures}
-        for pictures in dict.fromkeys(row.pictures for row in things)
+        pictures: {row.method: row.iou for row in of_two if row.pictures == pictures}
+        for pictures in dict.fromkeys(row.pictures for row in of_two)
     }
-    ours, theirs = (scores["scenes"][method] for method in ("ours", "DAAM"))
-    title = f"Words that name things: our maps reach {ours:.2f} IoU, DAAM's pooling {theirs:.2f}"
-    figure = sheets.score_bars(scores, "mean IoU with the exact mask", title)
-    script.save_figure(figure, folder / "score.png")
+    ours, start, daam = (scores["scenes"][method] for method in ("ours", START, "DAAM"))
+    title = (
+        f"Of two things our maps find the word's with {ours} IoU, the start token's map "
+        f"{start.short}, DAAM's {daam.short}"
+    )
+    script.save_figure(draw(scores, title), folder / "score.png")
+
+
+def draw(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
+    """A panel for each kind of pictures: method → IoU."""
+    figure = PlainFigure(figsize=(12, 3.8), layout="constrained")
+    for axes, (pictures, found) in zip(
+        figure.subplots(1, len(scores), sharey=True), scores.items(), strict=True
+    ):
+        plots.bars_with_intervals(axes, [*found], [*found.values()])
+        axes.set_title(PICTURES[pictures], fontsize=10)
+        axes.set_xlabel("mean IoU with the exact mask, two things")
+    plots.head_line(figure, title)
+    return figure
 
 
 def check(rows: Sequence[Row]) -> None:
     """Stop where a map says no more of things than the map of another word, or than a box."""
     for pictures in dict.fromkeys(row.pictures for row in rows):
         score = {r.method: r.iou for r in rows if (r.pictures, r.group) == (pictures, "things")}
-        if not score["ours"] > max(score[SHUFFLED], score[BOX]):
+        if not score["ours"].low > max(score[OTHER].high, score[BOX].high):
             raise SystemExit(f"the control failed ({pictures}): our maps find no more than chance")
 
 

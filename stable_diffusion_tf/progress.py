@@ -21,16 +21,16 @@ def progress_bar(
         return items
     if sys.stderr.isatty():
         return tqdm(items, desc=what, unit=unit, leave=False)
-    return with_lines(items, what, unit)
+    return with_lines(items, what)
 
 
-def with_lines(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
+def with_lines(items: Sequence[Item], what: str) -> Iterator[Item]:
     started = told = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
         if done and now - told >= EVERY:
             left = (now - started) / done * (len(items) - done)
-            line = f"{what}: {done} of {len(items)} {unit}s, about {left:.0f} s left"
+            line = f"{what}: {done} of {len(items)}, about {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
             told = now
         yield item

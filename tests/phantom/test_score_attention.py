@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from phantom import score_attention
-from phantom.score_attention import BOX, ORDER, SHUFFLED, Heard, Row, baselines, masks_in
+from phantom.score_attention import BOX, ORDER, OTHER, Heard, Row, Sight, baselines, masks_in
 from phantom.world import for_evaluation, masks, render, scenes
 from xray import measure, script
+from xray.measure import Estimate
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -28,20 +29,44 @@ def test_baselines_are_a_box_and_the_maps_of_other_words():
     mask[4:] = True
     kinds = np.array(["alone", "of two", "of two", "alone", "background", "background"])
     ours = np.arange(6.0)[:, None, None] * np.ones((64, 64))
-    made = baselines(Heard(kinds, mask, {"ours": ours}))
-    assert made[SHUFFLED][:, 0, 0].tolist() == [2, 3, 0, 1, 5, 4]
+    made = baselines(Heard(np.arange(6), kinds, mask, {"ours": ours}))
+    assert made[OTHER][:, 0, 0].tolist() == [2, 3, 0, 1, 5, 4]
     assert made[BOX].mean((-2, -1)).tolist() == [0.25] * 4 + [1.0] * 2
     assert made[BOX][0, 16:48, 16:48].all()
 
 
 def test_the_control_fails_where_chance_does_as_well():
     def rows(ours: float) -> list[Row]:
-        scores = {"ours": ours, "DAAM": 0.9, SHUFFLED: 0.3, BOX: 0.2}
-        return [Row("scenes", "things", m, 1, 0.5, iou, iou, 1.0) for m, iou in scores.items()]
+        scores = {"ours": ours, "DAAM": 0.9, OTHER: 0.3, BOX: 0.2}
+        told = {m: Estimate(iou, iou - 0.05, iou + 0.05, 9) for m, iou in scores.items()}
+        return [Row("scenes", "things", m, 9, 0.5, iou, iou, iou) for m, iou in told.items()]
 
-    score_attention.check(rows(0.31))
+    score_attention.check(rows(0.41))
     with pytest.raises(SystemExit, match="control failed"):
-        score_attention.check(rows(0.3))
+        score_attention.check(rows(0.39))
+
+
+@pytest.mark.parametrize(
+    ("named", "word", "other"),
+    [
+        (["cat", "apple", "red"], "cat", "apple"),
+        (["cat", "apple", "red"], "red", "cat"),
+        (["cat", "red"], "cat", "red"),
+        (["cat"], "cat", "a"),
+    ],
+)
+def test_another_word_is_the_other_thing_if_there_is_one(named, word, other):
+    masks = dict.fromkeys(named, np.ones((64, 64), bool))
+    told = [("a", (1,)), ("cat", (2,)), ("on", (3,)), ("red", (4,))]
+    assert score_attention.another(word, Sight([], 0, told, masks)) == other
+
+
+def test_bars_show_every_score_of_both_kinds_of_pictures():
+    told = {"ours": Estimate(0.5, 0.4, 0.6, 9), "DAAM": Estimate(0.3, 0.2, 0.4, 9)}
+    figure = score_attention.draw({"scenes": told, "drawn": told}, "a title")
+    for axes in figure.axes:
+        assert [bar.get_width() for bar in axes.patches] == [0.5, 0.3]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["ours", "DAAM"]
 
 
 @pytest.mark.parametrize("words", [["--scenes", "0"], ["--tuning", "0"], ["--batch", "0"]])

@@ -27,8 +27,8 @@ def test_a_log_gets_a_line_every_twenty_seconds(monkeypatch):
     monkeypatch.setattr(sys, "stderr", log)
     assert [*progress_bar(range(10))] == [*range(10)]
     assert log.getvalue().splitlines() == [
-        "denoising: 3 of 10 steps, about 47 s left",
-        "denoising: 7 of 10 steps, about 17 s left",
+        "denoising: 3 of 10, about 47 s left",
+        "denoising: 7 of 10, about 17 s left",
     ]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xray.attention.sheets import heat_sheet, score_bars
+from xray.attention.sheets import heat_sheet
 from xray.measure import between_extremes
 
 RNG = np.random.default_rng(0)
@@ -27,11 +27,3 @@ def test_the_sheet_shows_each_word_over_the_picture():
 def test_a_constant_map_has_no_line():
     figure = heat_sheet(np.zeros((8, 8, 3)), {"a": np.ones((4, 4))}, 0.7, "title", {"a": ""})
     assert not figure.axes[1].collections
-
-
-def test_bars_show_every_score_of_every_group():
-    scores = {"one": {"ours": 0.5, "box": 0.1}, "two": {"ours": 0.4, "box": 0.2}}
-    axes = score_bars(scores, "IoU", "title").axes[0]
-    assert sorted(bar.get_height() for bar in axes.patches) == [0.1, 0.2, 0.4, 0.5]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["ours", "box"]
-    assert axes.get_ylabel() == "IoU" and axes.get_ylim()[1] > 0.5

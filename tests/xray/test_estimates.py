@@ -44,6 +44,14 @@ def test_a_mean_of_one_has_no_interval():
         mean_of(np.array([]))
 
 
+def test_values_of_one_case_count_as_one():
+    values = np.random.default_rng(1).standard_normal(20)
+    alone, doubled = mean_of(values), mean_of(values.repeat(3), cases=np.arange(20).repeat(3))
+    assert doubled.value == pytest.approx(alone.value) and doubled.n == alone.n == 20
+    assert doubled.width == pytest.approx(alone.width)
+    assert mean_of(values.repeat(3)).width < 0.7 * alone.width
+
+
 @pytest.mark.parametrize(
     ("estimate", "said"),
     [

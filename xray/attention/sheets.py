@@ -13,7 +13,6 @@ from xray.plots import AMOUNT, as_shown, picture
 
 COLUMNS = 6
 OVER = 0.75  # how much of the heat map; the rest is the picture in grey
-SHADES = ("#0072b2", "#e69f00", "0.6")  # told apart by the colour-blind, and in print
 
 
 def heat_sheet(
@@ -60,21 +59,3 @@ def heat_over(axes: Axes, image: np.ndarray, level: np.ndarray, inside: float) -
         )
         axes.contour(across, down, level, [inside], colors="white", linewidths=1)
     return picture(axes, level, cmap=AMOUNT, vmin=0, vmax=1, alpha=OVER, extent=extent)
-
-
-def score_bars(scores: Mapping[str, Mapping[str, float]], unit: str, title: str) -> Figure:
-    """Group → method → score, as bars side by side, the number on each."""
-    figure = PlainFigure(figsize=(7.5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(scores)
-    for i, (group, found) in enumerate(scores.items()):
-        at = np.arange(len(found)) + (i - (len(scores) - 1) / 2) * width
-        bars = axes.bar(at, [*found.values()], width, label=group, color=SHADES[i % len(SHADES)])
-        axes.bar_label(bars, fmt="%.2f", fontsize=8)
-        axes.set_xticks(np.arange(len(found)), [*found], fontsize=9)
-    axes.set_ylabel(unit)
-    axes.set_ylim(0, 1.15 * max(max(found.values()) for found in scores.values()))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=11)
-    return figure

@@ -80,16 +80,21 @@ def share_of(hits: np.ndarray) -> Estimate:
     )
 
 
-def mean_of(values: np.ndarray, unit: str = "") -> Estimate:
-    """The mean of n independent values (n,), with the interval of its bootstrap: percentiles over
-    resamples of the cases, widened by √(n/(n − 1))·t/z, as resamples of few vary too little
-    (Hesterberg, Am. Stat. 69, 2015, section 3.2). Raises UsageError where there is no value."""
+def mean_of(values: np.ndarray, unit: str = "", cases: np.ndarray | None = None) -> Estimate:
+    """The mean of values (m,), with the interval of its bootstrap: percentiles over resamples of
+    the n independent cases, widened by √(n/(n − 1))·t/z, as resamples of few vary too little
+    (Hesterberg, Am. Stat. 69, 2015, section 3.2). cases: which case each value belongs to, (m,),
+    as two words of one scene do; None: each value is one. Raises UsageError where there is none."""
     values = np.asarray(values, np.float64).ravel()
-    n, mean = check_some(values), float(values.mean())
+    check_some(values)
+    of = np.arange(values.size) if cases is None else np.unique(cases, return_inverse=True)[1]
+    sums, counts = np.bincount(of, values), np.bincount(of)
+    n, mean = len(sums), float(values.mean())
     if n == 1:
         return Estimate(mean, np.nan, np.nan, 1, unit)
     drawn = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
-    ends = np.quantile(values[drawn].mean(1), (0.025, 0.975))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    ends = np.quantile(means, (0.025, 0.975))
     low, high = mean + (ends - mean) * np.sqrt(n / (n - 1)) * students_t(n - 1) / Z95
     return Estimate(mean, float(low), float(high), n, unit)
 
