@@ -9,7 +9,9 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-CATALOG = Path(__file__).resolve().parents[2] / "weights" / "catalog.json"
+from . import shipped
+
+CATALOG = shipped.SHIPPED / shipped.CATALOG
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from ..disk import is_folder, is_there, names_in
 from ..errors import UsageError
 from .catalog import find, read_catalog
 from .folder import DiffusersFolder
+from .shipped import DOWNLOAD, SHIPPED
 from .single import SingleFile
 from .tensors import Checkpoint
 
-SHIPPED = Path(__file__).resolve().parents[2] / "weights"
 DIFFUSERS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json")
 QUARTETS = (".seed_h5", ".keras_cv_h5")  # folders of four h5 files; imported when there are some
 WEIGHTS = (".safetensors", ".ckpt", ".bin")
@@ -27,10 +27,10 @@ def locate(name: str | Path) -> Path:
     if found:
         return found
     if str(name) in read_catalog():
-        raise UsageError(f"{name} is not on this machine; type: python weights/download.py {name}")
+        raise UsageError(f"{name} is not on this machine; type: {DOWNLOAD} {name}")
     raise UsageError(
         f"no weights at {name}: it is no folder, no file, not shipped as {', '.join(shipped)} is, "
-        f"and not in the catalogue; type: python weights/download.py"
+        f"and not in the catalogue; type: {DOWNLOAD}"
     )
 
 
