@@ -177,7 +177,7 @@ def tell(walks: Walks) -> None:
         form = measure.normality(noise)
         alike = with_error(neighbour_correlation(noise), 3)
         print(
-            f"{name:16} {form.deviation:9.3f} {form.excess_kurtosis:+14.2f} "
+            f"{name:16} {form.std:9.3f} {form.excess_kurtosis:+14.2f} "
             f"{form.jarque_bera:15.1f}     {alike}"
         )
     print(f"normal: Jarque-Bera below {form.critical:.1f}")

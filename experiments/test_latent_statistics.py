@@ -129,7 +129,7 @@ def tell(latents: np.ndarray) -> None:
     for i in range(latents.shape[-1]):
         form = measure.normality(latents[..., i])
         print(
-            f"  channel {i}: mean {form.mean:+.2f}, deviation {form.deviation:.2f}, "
+            f"  channel {i}: mean {form.mean:+.2f}, deviation {form.std:.2f}, "
             f"skewness {form.skewness:+.2f}, kurtosis {form.excess_kurtosis:+.2f}, "
             f"Jarque-Bera {form.jarque_bera:.0f} (normal: below {form.critical:.0f})"
         )

@@ -21,7 +21,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 SIDE = 64  # pixels, the side of a scene
-GRID = 4  # pixels, one latent cell
+GRID = 4  # pixels, one latent position
 
 BACKGROUNDS = {
     "white": (250, 250, 250),

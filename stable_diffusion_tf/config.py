@@ -65,7 +65,7 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels along the side of one latent cell."""
+        """Pixels along the side of one latent position."""
         return 2 ** (len(self.block_out_channels) - 1)
 
 
@@ -83,7 +83,7 @@ class TAESDConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels along the side of one latent cell."""
+        """Pixels along the side of one latent position."""
         return 2 ** (len(self.num_decoder_blocks) - 1)
 
 

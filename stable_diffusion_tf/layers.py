@@ -369,7 +369,7 @@ class TransformerBlock(Block):
 
 
 class SpatialTransformer(Block):
-    """A transformer over the cells of a picture. Rombach et al., arXiv 2112.10752, section 3.3."""
+    """A transformer over the positions of a latent. Rombach et al., arXiv 2112.10752, 3.3."""
 
     def __init__(self, width: int, heads: int, groups: int, **options):
         super().__init__(**options)

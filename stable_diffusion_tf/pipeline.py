@@ -45,7 +45,7 @@ from .unet import build_unet, unet_bytes
 from .vae import build_decoder, build_encoder, posterior
 
 PRECISIONS = {"float32": 4, "bfloat16": 2, "float16-storage": 2}  # bytes of a weight
-SMALLEST_TILE = 16  # latent cells
+SMALLEST_TILE = 16  # latent positions
 MOST_GUIDANCE = 1e6  # what float32 bears to the end of any run, and a thousand times what is of use
 LARGE = 100e6  # bytes; parts that take more are given back when they are done
 SPACINGS = {
@@ -267,7 +267,7 @@ class StableDiffusion:
     # --- images --------------------------------------------------------------------------------
 
     def encode_posterior(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The posterior's mean and deviation, (b, h, w, 4) each, not scaled.
+        """The posterior's mean and standard deviation, (b, h, w, 4) each, not scaled.
 
         images: (b, H, W, 3), uint8 or float in [-1, 1]; H and W multiples of the VAE's factor.
         """
@@ -287,8 +287,8 @@ class StableDiffusion:
     def decode_latent(self, latent: np.ndarray, tile: int | None = None) -> np.ndarray:
         """Scaled latents → images, (b, H, W, 3) float32 in [-1, 1].
 
-        tile: decode squares of so many latent cells a side, overlapping, and blend them; None does
-        so only where memory is too short for the whole.
+        tile: decode squares of so many latent positions a side, overlapping, and blend them; None
+        does so only where memory is too short for the whole.
         """
         latent = np.asarray(latent, np.float32) / np.float32(self.vae_config.scaling_factor)
         tile = self.tile_that_fits(latent.shape) if tile is None else tile
@@ -296,7 +296,7 @@ class StableDiffusion:
         return np.clip(decode(latent), -1.0, 1.0)
 
     def tile_that_fits(self, shape: tuple[int, ...]) -> int:
-        """The largest tile, in latent cells, halved as often as memory is too short."""
+        """The largest tile, in latent positions, halved as often as memory is too short."""
         tile, available = max(shape[1:3]), memory().available
         room = math.inf if available is None else available
         while tile > SMALLEST_TILE and decode_bytes(self.vae_config, shape[0], tile) > room:
@@ -396,7 +396,7 @@ class StableDiffusion:
 
         Song et al., arXiv 2010.02502, eq. 12 (η = 0 is deterministic, η = 1 as noisy as DDPM);
         Ho & Salimans, arXiv 2207.12598. A latent consistency model (Luo et al., arXiv 2310.04378)
-        has its own steps, 4 do, and hears the guidance itself: it uses neither uncond nor eta.
+        has its own steps, 4 do, and takes the guidance as an input: it uses neither uncond nor eta.
 
         context: (b, 77, width); uncond: the same, or (1, 77, width). latent: x at the timestep
         of step `start`, (b, h, w, 4); None draws noise from the seed.

@@ -10,7 +10,8 @@ OVERLAP = 0.25  # of a tile's side, at the least
 
 def in_tiles(decode: ArrayFunction, tile: int, factor: int) -> ArrayFunction:
     """`decode`, latents (b, h, w, 4) → images (b, h·factor, w·factor, 3), over squares of `tile`
-    cells, each pixel the average of the tiles that hold it, weighted by the distance to their edge.
+    positions, each pixel the average of the tiles that hold it, weighted by how far it is from
+    their edge.
 
     A latent that fits into one tile is decoded whole. In tiles the attention and the norms see a
     part of the picture only, so tones may shift a little from tile to tile.

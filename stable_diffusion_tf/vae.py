@@ -28,7 +28,7 @@ BELOW_AND_RIGHT = ((0, 1), (0, 1))
 
 
 class MidAttention(Attention):
-    """Self-attention with one head over all cells, added to what came in."""
+    """Self-attention with one head over all positions, added to what came in."""
 
     def __init__(self, width: int, groups: int, **options):
         super().__init__(width, heads=1, bias=True, **options)
@@ -158,9 +158,9 @@ def build_decoder(config: VAEConfig) -> VAEDecoder:
 
 
 def posterior(moments):
-    """Mean and deviation, each (b, h, w, 4), of moments (b, h, w, 8); works on any array.
+    """Mean and standard deviation, each (b, h, w, 4), of moments (b, h, w, 8); works on any array.
 
-    deviation = exp(½·clip(logvar, −30, 20)), as in CompVis ldm's DiagonalGaussianDistribution.
+    standard deviation = exp(½·clip(logvar, −30, 20)), as in CompVis ldm's DiagonalGaussianDistribution.
     """
     mean, logvar = ops.split(moments, 2, axis=-1)
     return mean, ops.exp(0.5 * ops.clip(logvar, -30.0, 20.0))

@@ -129,7 +129,7 @@ def test_layers_weigh_as_told():
     chosen = [address("down_blocks.0"), address("down_blocks.1")]
     wide, narrow = (maps(planted(), [[CAT]], Pooling(layers=a), (16, 16)) for a in chosen)
     equal = maps(planted(), [[CAT]], Pooling(layers=chosen))
-    cells = maps(planted(), [[CAT]], Pooling(layers=chosen, weight="cells"))
+    cells = maps(planted(), [[CAT]], Pooling(layers=chosen, weight="positions"))
     np.testing.assert_allclose(equal, (wide + narrow) / 2, atol=1e-7)
     np.testing.assert_allclose(cells, (4 * wide + narrow) / 5, atol=1e-7)
 
@@ -314,7 +314,7 @@ BAD = [
     (lambda: maps(oblong(), pooling=Pooling(layers="*")), "a layer of 8 cells is no square"),
     (lambda: maps(planted(), shape=(3, 5)), "does not go with a latent of 3 × 5"),
     (lambda: maps(planted(), [[77]]), "no token 77: there are 0 … 76"),
-    (lambda: words_at(word_maps(planted(), WORDS), 16, 0), "no cell 16, 0: rows are 0 … 15"),
+    (lambda: words_at(word_maps(planted(), WORDS), 16, 0), "no position 16, 0: rows are 0 … 15"),
     (lambda: attention.looks_at(1, 0.5), "from 0 to below 1, not 1, 0.5"),
     (lambda: attention.look(None, np.zeros((2, 8, 8, 3)), ["a"]), "2 pictures and 1 captions"),
 ]

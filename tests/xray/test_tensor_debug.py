@@ -281,7 +281,9 @@ def test_a_patch_has_all_channels_of_all_pictures():
     np.testing.assert_array_equal(tiled[2, :, :, 1], [[0, -1, 0, -1, 0]] * 4)
 
 
-@pytest.mark.parametrize("x, told", [(COUNT, "nothing of 4 cells"), ([1, 2], "rows and columns")])
+@pytest.mark.parametrize(
+    "x, told", [(COUNT, "nothing of 4 positions"), ([1, 2], "rows and columns")]
+)
 def test_a_patch_has_cells(x, told):
     with pytest.raises(UsageError, match=told):
         DebugTensor(x).tile(slice(9, None), slice(None))

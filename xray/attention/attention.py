@@ -1,6 +1,6 @@
-"""Word → heat map: where the model looks when it hears a word.
+"""Word → heat map: where the model attends to a word.
 
-Cross-attention says of each cell, in each layer, head and step, how much of its attention a token
+Cross-attention says of each latent position, in each layer, head and step, how much of its attention a token
 gets. A heat map is what pooling leaves of that, as in DAAM (Tang et al., arXiv 2210.04885); every
 choice on the way is a field of `Pooling`. The start token, the end token and the padding after it,
 which take most of the attention, keep maps of their own. An array of maps is (…, rows, columns).
@@ -87,7 +87,7 @@ def maps(
             weight * looked_at(step[address], pooling, picture)
             for step, weight in zip(steps, weights, strict=True)
             if weight
-        )  # (cells, 77)
+        )  # (h·w, 77)
         seen.append(mean.reshape(*grid_of(len(mean), shape), -1))
     tokens = [[i] for i in range(seen[0].shape[-1])] if tokens is None else tokens
     check_tokens(tokens, seen[0].shape[-1])
@@ -126,12 +126,12 @@ def word_maps(
 
 
 def words_at(found: Mapping[str, np.ndarray], row: int, column: int) -> list[tuple[str, float]]:
-    """The words of `word_maps` at a cell, the strongest first, each with its value there; without
+    """The words of `word_maps` at a latent position, the strongest first, each with its value there; without
     the maps of start, end and padding, which are on another scale. Raises UsageError."""
     rows, columns = next(iter(found.values())).shape
     if not (0 <= row < rows and 0 <= column < columns):
         raise UsageError(
-            f"no cell {row}, {column}: rows are 0 … {rows - 1}, columns 0 … {columns - 1}"
+            f"no position {row}, {column}: rows are 0 … {rows - 1}, columns 0 … {columns - 1}"
         )
     here = [(word, float(heat[row, column])) for word, heat in found.items() if word not in SPECIAL]
     return sorted(here, key=lambda pair: -pair[1])
@@ -214,8 +214,8 @@ def step_weights(pooling: Pooling, count: int) -> np.ndarray:
 
 
 def looked_at(probs: np.ndarray, pooling: Pooling, picture: int) -> np.ndarray:
-    """What one picture's cells give to each token in one layer and step, the mean over its heads:
-    (half, head, cells, 77) or (half, cells, 77) → (cells, 77)."""
+    """What one picture's positions give to each token in one layer and step, the mean over its heads:
+    (half, head, positions, 77) or (half, positions, 77) → (positions, 77)."""
     rows = probs[HALVES[pooling.half](len(probs))]
     if not 0 <= picture < len(rows):
         raise UsageError(f"no picture {picture}: there are 0 … {len(rows) - 1}")
@@ -244,7 +244,7 @@ def latent_shape(step: Mapping[str, Any], told: tuple[int, int] | None) -> tuple
 
 
 def grid_of(cells: int, shape: tuple[int, int] | None) -> tuple[int, int]:
-    """Rows and columns of a layer with so many cells."""
+    """Rows and columns of a layer with so many positions."""
     h, w = shape or (1, 1)
     rows = round((cells * h / w) ** 0.5)
     if cells % rows or rows * w != cells // rows * h:
@@ -306,8 +306,8 @@ def copied(reads: "Reads") -> "Reads":
 
 
 def looks_at(row: float, column: float, shape: tuple[int, int] = (1, 1)) -> Callable[[Any], Any]:
-    """A reduction for `unet.*.attn1.probs`: what the cell at this place looks at, the mean over the
-    heads, (half, head, cells, cells) → (half, rows, columns).
+    """A reduction for `unet.*.attn1.probs`: what the position at this place attends to, the mean over the
+    heads, (half, head, positions, positions) → (half, rows, columns).
 
     row, column: of the place, as shares of the picture's height and width, from 0 to below 1.
     shape: rows and columns of the latent, or any two numbers of that ratio. Raises UsageError.
@@ -320,7 +320,7 @@ def looks_at(row: float, column: float, shape: tuple[int, int] = (1, 1)) -> Call
 
         rows, columns = grid_of(probs.shape[-1], shape)
         cell = int(row * rows) * columns + int(column * columns)
-        seen = ops.mean(ops.cast(probs[:, :, cell], "float32"), axis=1)  # (half, cells)
+        seen = ops.mean(ops.cast(probs[:, :, cell], "float32"), axis=1)  # (half, h·w)
         return ops.reshape(seen, (-1, rows, columns))
 
     return reduce

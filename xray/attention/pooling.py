@@ -98,7 +98,7 @@ NORMS = {
     "sum": lambda maps: divided(maps, maps.sum((-2, -1), keepdims=True)),
     "max": lambda maps: divided(maps, maps.max((-2, -1), keepdims=True)),
 }
-WEIGHTS = {"equal": lambda _: 1, "cells": lambda cells: cells}
+WEIGHTS = {"equal": lambda _: 1, "positions": lambda count: count}
 AGAINST = {  # name → the maps of all words (n, rows, columns), that of the start token → (n, …)
     "nothing": lambda words, _: words,
     "words": lambda words, _: share(words),
@@ -126,7 +126,7 @@ class Pooling:
     layers: globs. heads: their indices; None: all. steps: 'equal', 'late' and 'early' (rising and
         falling with the step), or a weight for each step.
     join: 'mean', 'max', 'last'. resize: 'nearest', 'bilinear', 'bicubic', 'area'; what a kernel
-        takes below zero is zero. norm: 'none', 'sum', 'max'. weight: 'equal', 'cells'.
+        takes below zero is zero. norm: 'none', 'sum', 'max'. weight: 'equal', 'positions'.
     against: 'nothing'; 'words', a word's share among all words of the prompt; 'mean', less their
         mean; 'start', less the map of the start token; 'odds', its part of what it and the start
         token get; 'words, start', the share among the words, times 1 where the start token gets
@@ -155,5 +155,5 @@ DAAM = Pooling()
 # things meet the exact masks with 0.51 IoU (DAAM's: 0.31) and point into them in 81 % (50 %); in
 # pictures that the phantom draws, 0.50 (0.34) and 83 % (54 %). The start token takes what attention
 # no word wants, so what a word gets is held against that.
-DEFAULT = Pooling(steps="late", resize="bilinear", norm="max", weight="cells", against="odds")
-INSIDE = 0.6  # of a map's range: from there on, its cells meet the masks best
+DEFAULT = Pooling(steps="late", resize="bilinear", norm="max", weight="positions", against="odds")
+INSIDE = 0.6  # of a map's range: from there on, its positions meet the masks best

@@ -25,7 +25,7 @@ class Normality(NamedTuple):
     """Moments of an array, and a statistic that stays below `critical` in 95 of 100 normal ones."""
 
     mean: float
-    deviation: float
+    std: float
     skewness: float  # normal: 0
     excess_kurtosis: float  # normal: 0; heavy tails: above
     jarque_bera: float
@@ -33,7 +33,7 @@ class Normality(NamedTuple):
 
 
 def normality(x: np.ndarray) -> Normality:
-    """How far the values of an array are from a normal distribution of any mean and deviation.
+    """How far the values of an array are from a normal distribution of any mean and standard deviation.
 
     Jarque & Bera, Economics Letters 6 (1980), p. 257: n/6·(skewness² + kurtosis²/4), of χ² with two
     degrees of freedom if the values are normal and independent, so the critical value at 5 % is

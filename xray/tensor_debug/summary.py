@@ -8,7 +8,7 @@ BARS, BLOCKS = 12, " ▁▂▃▄▅▆▇█"
 
 
 def facts(array: np.ndarray) -> dict[str, int | str]:
-    """Mean, deviation, least and most of the finite values, and how many NaN, inf and zeros."""
+    """Mean, standard deviation and range of the finite values; how many are NaN, inf and zero."""
     finite = array[np.isfinite(array)]
     nans = int(np.isnan(array).sum())
     counts = {
@@ -17,11 +17,11 @@ def facts(array: np.ndarray) -> dict[str, int | str]:
         "zeros": int(np.count_nonzero(array == 0)),
     }
     if not finite.size:
-        return dict.fromkeys(("mean", "deviation", "least", "most"), "–") | counts
+        return dict.fromkeys(("mean", "std", "least", "most"), "–") | counts
     scaled, scale = unit(finite)  # the square of a large value would overflow
     least, most = (plain_number(pick(finite)) for pick in (np.min, np.max))
-    mean, deviation = (f"{moment(scaled) * scale:.3g}" for moment in (np.mean, np.std))
-    return {"mean": mean, "deviation": deviation, "least": least, "most": most} | counts
+    mean, std = (f"{moment(scaled) * scale:.3g}" for moment in (np.mean, np.std))
+    return {"mean": mean, "std": std, "least": least, "most": most} | counts
 
 
 def bars(array: np.ndarray) -> str:

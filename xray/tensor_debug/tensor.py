@@ -102,14 +102,14 @@ class DebugTensor:
     # --- what it is ------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        """One line: name, shape, dtype, mean ± deviation, range, what is odd, bytes, histogram."""
+        """One line: name, shape, dtype, mean ± std, range, what is odd, bytes, histogram."""
         told = facts(self.array)
         odd = ", ".join(f"{told[kind]} {kind}" for kind in ("NaN", "inf", "zeros") if told[kind])
         parts = [
             f"{' '.join(self.name.split())} {self.array.shape} {self.array.dtype}",
             self.space,
             "" if self.step is None else f"step {self.step}",
-            f"{told['mean']} ± {told['deviation']}",
+            f"{told['mean']} ± {told['std']}",
             f"{told['least']} … {told['most']}",
             odd,
             plain_bytes(self.array.nbytes),
@@ -180,7 +180,7 @@ class DebugTensor:
             size = result.shape[axis]
             patch = np.arange(size)[part]
             if not len(patch):
-                raise UsageError(f"{part} takes nothing of {size} cells of {self.name}")
+                raise UsageError(f"{part} takes nothing of {size} positions of {self.name}")
             result = np.take(result, np.resize(patch, size), axis)
         return self._made("tile", result)
 
@@ -209,25 +209,26 @@ class DebugTensor:
     def corrupt(
         self, share: float, amplitude: float = 1.0, rng: np.random.Generator | int = 0
     ) -> "DebugTensor":
-        """A share of its cells, 0 … 1, drawn by lot, replaced by normal noise of this deviation.
+        """A share of its positions, 0 … 1, chosen at random, replaced by Gaussian noise of this
+        standard deviation.
 
-        A cell is one value, or all the channels of one place where the last dimension is "channel".
+        A position is one value, or all the channels of one place where the last dimension is "channel".
         """
         if not 0 <= share <= 1:
             raise UsageError(f"a share of {share} is not from 0 to 1")
         rng = np.random.default_rng(rng)
         shape = self.array.shape
-        cells = (*shape[:-1], 1) if self.dims[-1:] == ("channel",) else shape
-        lot = rng.permutation(math.prod(cells)).reshape(cells)
+        places = (*shape[:-1], 1) if self.dims[-1:] == ("channel",) else shape
+        order = rng.permutation(math.prod(places)).reshape(places)
         noise = (amplitude * rng.standard_normal(shape)).astype(fractions(self.array))
-        hit = lot < round(share * lot.size)
+        hit = order < round(share * order.size)
         return self._made("corrupt", np.where(hit, noise, self.array))
 
     def sample(self, rng: np.random.Generator | int = 0) -> "DebugTensor":
-        """Normal noise of its shape, with the mean and deviation of its finite values."""
+        """Gaussian noise of its shape, with the mean and standard deviation of its finite values."""
         finite = self.array[np.isfinite(self.array)].astype(np.float64)
         if not finite.size:
-            raise UsageError(f"{self.name} has no finite value whose deviation a sample could have")
+            raise UsageError(f"{self.name} has no finite value to draw a sample like")
         noise = np.random.default_rng(rng).normal(finite.mean(), finite.std(), self.array.shape)
         return self._made("sample", noise.astype(fractions(self.array)))
 
