@@ -189,7 +189,7 @@ def build_unet(config: UNetConfig) -> UNet:
 
 
 def unet_bytes(config: UNetConfig) -> int:
-    """What a UNet of floats holds at the least for each position of a latent: at its full size, what
-    the first level keeps for the way up and the widened layer of one transformer block."""
+    """What a UNet of floats holds at the least for each position of a latent: at its full size,
+    what the first level keeps for the way up and the widened layer of one transformer block."""
     kept = config.layers_per_block + 1
     return 4 * config.block_out_channels[0] * (kept + 8)
