@@ -160,7 +160,7 @@ def build_decoder(config: VAEConfig) -> VAEDecoder:
 def posterior(moments):
     """Mean and standard deviation, each (b, h, w, 4), of moments (b, h, w, 8); works on any array.
 
-    standard deviation = exp(½·clip(logvar, −30, 20)), as in CompVis ldm's DiagonalGaussianDistribution.
+    The latter is exp(½·clip(logvar, −30, 20)), as in CompVis ldm's DiagonalGaussianDistribution.
     """
     mean, logvar = ops.split(moments, 2, axis=-1)
     return mean, ops.exp(0.5 * ops.clip(logvar, -30.0, 20.0))

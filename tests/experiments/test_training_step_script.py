@@ -8,11 +8,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from experiments import test_training_step as training
-from experiments.test_training_step import TIMES
+from experiments.test_training_step import TIMES, Options
 from phantom.world import held_out
 from stable_diffusion_tf import scheduler
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
-from xray.methods.denoising_loss import measure_errors, measure_saved, misses, predict_all
+from xray.methods.denoising_loss import measure_errors, misses, predict_all
+from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -63,19 +64,14 @@ def test_an_error_of_the_noise_is_one_of_the_latent():
         assert np.mean((found - x0) ** 2) == pytest.approx(errors.x0[i], rel=1e-2)
 
 
-def test_what_words_save_is_told_in_per_cent_of_what_is_lost_without():
-    own, loss = np.array([[1.0, 2], [1, 2]]), np.array([[2.0, 2], [2, 6]])
-    np.testing.assert_allclose(measure_saved(loss, own), [[50, 0], [50, 100]])
-
-
 def test_noise_of_another_size_misses():
     _, noise = planted(32)
-    assert misses(noise).shape == TIMES.shape and np.abs(misses(noise)).max() < 5
-    assert misses(1.1 * noise).min() > 5 and misses(0.9 * noise).max() < -5
+    assert misses(noise).shape == TIMES.shape and misses(noise).max() < 5
+    assert misses(1.1 * noise).min() > 5 and misses(0.9 * noise).min() > 5
 
 
 def test_scenes_were_never_shown_in_training_and_words_go_round():
-    images, own, others = training.find_pictures(None, "", 5, 0, 64)
+    images, own, others = training.find_cases(Options(number=5), 64)
     assert images.shape == (5, 64, 64, 3) and others == [*own[1:], own[0]]
     assert all(
         held_out(*(thing.name for thing in scene.things))
@@ -87,44 +83,42 @@ def test_scenes_were_never_shown_in_training_and_words_go_round():
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(training.main, "--number", 4, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_training_step")
-    assert spread(folder / "training.png") > 10
-    saved = load_file(folder / "training.safetensors")
+    assert spread(folder / "figure.png") > 10
+    saved = load_file(folder / "tensors.safetensors")
     assert saved["loss"].shape == (3, 4, len(TIMES)) and saved["timesteps"].tolist() == [*TIMES]
     assert saved["noise"].shape == (len(TIMES), 16, 16, 4)
     assert saved["predicted"].shape == (3, *saved["noise"].shape)
     own = np.mean((saved["predicted"][0] - saved["noise"]) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(own, saved["loss"][0, 0], rtol=1e-4)
-    said, complained = capfd.readouterr()
-    assert complained == "" and "finding  the noise is hardest to see at t = 1 " in said
-    assert "control  zero misses" in said and str(folder / "training.png") in said
+    report, _ = read_report(folder / "report.json")
+    assert report.finding.startswith("The noise is hardest to predict at t = 1: ")
+    loss, words = saved["loss"].mean(1), report.table[4]["saved against no words"]
+    assert words.value == pytest.approx(100 * (1 - loss[0, 4] / loss[1, 4]), rel=1e-4)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_control_fails_where_the_words_of_a_picture_are_mixed_up(tmp_path, monkeypatch):
     (scene,) = training.scenes(7, 1, training.for_evaluation, 1)
     Image.fromarray(training.render(scene)).save(tmp_path / "scene.png")
-    find = training.find_pictures
+    find = training.find_cases
 
     def mixed_up(*given):
         images, own, others = find(*given)
         assert own == [scene.caption] * 4
         return images, others, own
 
-    monkeypatch.setattr(training, "find_pictures", mixed_up)
+    monkeypatch.setattr(training, "find_cases", mixed_up)
     words = [tmp_path / "scene.png", "--prompt", scene.caption, "--number", 4]
     with pytest.raises(SystemExit, match="another's words do better"):
         call(training.main, *words, "--out", tmp_path / "out", monkeypatch=monkeypatch)
     folder = only(tmp_path / "out" / "test_training_step")
-    assert load_file(folder / "training.safetensors")["loss"].shape == (3, 4, len(TIMES))
+    assert load_file(folder / "tensors.safetensors")["loss"].shape == (3, 4, len(TIMES))
 
 
-@pytest.mark.parametrize(
-    ("zero", "harm", "told"),
-    [(6, [1, 2], "has not the variance 1"), (1, [-2, -2.1], "another's words do better")],
-)
-def test_the_control_wants_unit_noise_and_words_that_help(zero, harm, told):
-    training.check_control(np.array([1, -2]), np.array([-1, 2]))  # not significant
-    with pytest.raises(SystemExit, match=told):
-        training.check_control(np.array([0, zero]), np.array(harm))
+def test_the_control_wants_noise_of_unit_variance(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.denoising_loss, "misses", lambda noise: np.array([1.0, 6.0]))
+    with pytest.raises(SystemExit, match="has not the variance 1"):
+        call(training.main, "--number", 4, "--out", tmp_path, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(

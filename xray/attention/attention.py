@@ -1,9 +1,10 @@
 """Word → heat map: where the model attends to a word.
 
-Cross-attention says of each latent position, in each layer, head and step, how much of its attention a token
-gets. A heat map is what pooling leaves of that, as in DAAM (Tang et al., arXiv 2210.04885); every
-choice on the way is a field of `Pooling`. The start token, the end token and the padding after it,
-which take most of the attention, keep maps of their own. An array of maps is (…, rows, columns).
+Cross-attention says of each latent position, in each layer, head and step, how much of its
+attention a token gets. A heat map is what pooling leaves of that, as in DAAM (Tang et al., arXiv
+2210.04885); every choice on the way is a field of `Pooling`. The start token, the end token and the
+padding after it, which take most of the attention, keep maps of their own. An array of maps is
+(…, rows, columns).
 """
 
 from collections import Counter
@@ -126,8 +127,8 @@ def word_maps(
 
 
 def words_at(found: Mapping[str, np.ndarray], row: int, column: int) -> list[tuple[str, float]]:
-    """The words of `word_maps` at a latent position, the strongest first, each with its value there; without
-    the maps of start, end and padding, which are on another scale. Raises UsageError."""
+    """The words of `word_maps` at a position, the strongest first, each with its value there;
+    without the maps of start, end and padding, which are on another scale. Raises UsageError."""
     rows, columns = next(iter(found.values())).shape
     if not (0 <= row < rows and 0 <= column < columns):
         raise UsageError(
@@ -214,7 +215,7 @@ def step_weights(pooling: Pooling, count: int) -> np.ndarray:
 
 
 def looked_at(probs: np.ndarray, pooling: Pooling, picture: int) -> np.ndarray:
-    """What one picture's positions give to each token in one layer and step, the mean over its heads:
+    """What one picture's positions give to each token in one layer and step, the mean over heads:
     (half, head, positions, 77) or (half, positions, 77) → (positions, 77)."""
     rows = probs[HALVES[pooling.half](len(probs))]
     if not 0 <= picture < len(rows):
@@ -306,8 +307,8 @@ def copied(reads: "Reads") -> "Reads":
 
 
 def looks_at(row: float, column: float, shape: tuple[int, int] = (1, 1)) -> Callable[[Any], Any]:
-    """A reduction for `unet.*.attn1.probs`: what the position at this place attends to, the mean over the
-    heads, (half, head, positions, positions) → (half, rows, columns).
+    """A reduction for `unet.*.attn1.probs`: what the position at this place attends to, the mean
+    over the heads, (half, head, positions, positions) → (half, rows, columns).
 
     row, column: of the place, as shares of the picture's height and width, from 0 to below 1.
     shape: rows and columns of the latent, or any two numbers of that ratio. Raises UsageError.

@@ -33,7 +33,7 @@ class Normality(NamedTuple):
 
 
 def normality(x: np.ndarray) -> Normality:
-    """How far the values of an array are from a normal distribution of any mean and standard deviation.
+    """How far the values of an array are from a Gaussian distribution of any mean and width.
 
     Jarque & Bera, Economics Letters 6 (1980), p. 257: n/6·(skewness² + kurtosis²/4), of χ² with two
     degrees of freedom if the values are normal and independent, so the critical value at 5 % is

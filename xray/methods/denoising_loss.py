@@ -1,10 +1,13 @@
 """A training step without the training: what the UNet gets wrong at each timestep."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from stable_diffusion_tf import scheduler
+from xray import measure
+from xray.methods.drawing import decode
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -57,15 +60,32 @@ def measure_errors(
     return Errors(times, loss, scaled, loss * (1 - alpha) / alpha, float(x0.var()))
 
 
-def measure_saved(loss: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """How much smaller the error is with a picture's own words, (number, times), in per cent of
-    what it is without them on average."""
-    return 100 * (loss - own) / loss.mean(0)
+def show(
+    sd: "StableDiffusion",
+    images: np.ndarray,
+    x0: np.ndarray,
+    noise: np.ndarray,
+    eps: np.ndarray,
+    times: np.ndarray,
+    shown: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """The first picture noised, the noise, the predicted noise and x̂0, at the timesteps of these
+    indices, in colours: name → (shown, H, W, 3) in [-1, 1]. Latents are coloured by the linear map
+    that fits the pictures best, noise half as strongly. noise, eps: (times, h, w, c)."""
+    t, put_in, seen = times[shown], noise[shown], eps[shown]
+    matrix, bias, _ = measure.fit_latent_to_rgb(x0[: len(images)], images)
+    x = scheduler.add_noise(x0[:1].repeat(len(t), axis=0), put_in, t, sd.alphas)
+    return {
+        "x_t": measure.linear_rgb(x, matrix, bias),
+        "noise put in": measure.linear_rgb(put_in / 2, matrix),
+        "noise predicted": measure.linear_rgb(seen / 2, matrix),
+        "x̂0": decode(sd, scheduler.predict_x0(x, seen, t, sd.alphas)),
+    }
 
 
 def misses(noise: np.ndarray) -> np.ndarray:
     """By how many standard errors the error of predicting zero is off 1: (b, times, …) → (times,).
-    The square of a standard normal number has a variance of 2."""
+    The square of a standard Gaussian number has a variance of 2."""
     square = np.square(noise, dtype=np.float64)
     count = noise.size / noise.shape[1]
-    return (square.mean(axis=(0, *range(2, noise.ndim))) - 1) * np.sqrt(count / 2)
+    return np.abs(square.mean(axis=(0, *range(2, noise.ndim))) - 1) * np.sqrt(count / 2)

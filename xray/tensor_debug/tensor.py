@@ -212,7 +212,8 @@ class DebugTensor:
         """A share of its positions, 0 … 1, chosen at random, replaced by Gaussian noise of this
         standard deviation.
 
-        A position is one value, or all the channels of one place where the last dimension is "channel".
+        A position is one value, or all the channels of a place where the last dimension is
+        "channel".
         """
         if not 0 <= share <= 1:
             raise UsageError(f"a share of {share} is not from 0 to 1")
@@ -225,7 +226,7 @@ class DebugTensor:
         return self._made("corrupt", np.where(hit, noise, self.array))
 
     def sample(self, rng: np.random.Generator | int = 0) -> "DebugTensor":
-        """Gaussian noise of its shape, with the mean and standard deviation of its finite values."""
+        """Gaussian noise of its shape, with the mean and std of its finite values."""
         finite = self.array[np.isfinite(self.array)].astype(np.float64)
         if not finite.size:
             raise UsageError(f"{self.name} has no finite value to draw a sample like")
