@@ -23,7 +23,7 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import training_step as figures
-from phantom.world import for_evaluation, render, scenes
+from phantom.world import new_scenes
 from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 from xray import options, script
@@ -49,10 +49,6 @@ class Options(options.Options):
     """how many scenes, or noises of the picture, 4 to 512."""
     seed: int = 0
     """draws the scenes and the noise."""
-
-    @property
-    def subject(self) -> str:
-        return self.picture.stem if self.picture else "scenes"
 
     def check(self) -> None:
         check_range("number", self.number, 4, 512, 64)
@@ -98,14 +94,12 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
 
 
 def find_cases(options: Options, size: int) -> tuple[np.ndarray, list[str], list[str]]:
-    """Pictures (1 or number, H, W, 3) uint8, and `number` times their own words and another's.
-    The scenes are of those that training never showed."""
-    drawn = scenes(options.seed, options.number, for_evaluation)
-    captions = [scene.caption for scene in drawn]
+    """Pictures (1 or number, H, W, 3) uint8, and `number` times their own words and another's."""
+    images, captions = new_scenes(options.seed, options.number)
     if options.picture:
         image = read_image(options.picture, size)[None]
         return image, [options.prompt] * options.number, captions
-    return np.stack([render(scene) for scene in drawn]), captions, captions[1:] + captions[:1]
+    return images, captions, captions[1:] + captions[:1]
 
 
 if __name__ == "__main__":

@@ -234,6 +234,12 @@ def scenes(
     return [draw_scene(rng, allowed, count, things) for _ in range(number)]
 
 
+def new_scenes(seed: int, number: int) -> tuple[np.ndarray, list[str]]:
+    """Scenes that training never showed: their pictures (number, 64, 64, 3) uint8, and captions."""
+    drawn = scenes(seed, number, for_evaluation)
+    return np.stack([render(scene) for scene in drawn]), [scene.caption for scene in drawn]
+
+
 def render(scene: Scene) -> np.ndarray:
     """The picture of a scene, (64, 64, 3) uint8."""
     picture = np.empty((SIDE, SIDE, 3), np.float32)

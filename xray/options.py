@@ -4,8 +4,9 @@ An experiment's own options are a dataclass over one of these; the shell's --hel
 a notebook fills it in: `main(sd, Options(prompt="a cat"))`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -39,7 +40,8 @@ class Options:
     @property
     def subject(self) -> str:
         """What the run's folder is named after."""
-        return str(getattr(self, "prompt", self.weights))
+        picture = getattr(self, "picture", None)
+        return getattr(self, "prompt", "") or (picture.stem if picture else self.weights)
 
     def check(self) -> None:
         """Raises UsageError for what no run can be made of; called before the model is loaded."""
@@ -73,6 +75,12 @@ class Batch(Sampling):
     def check(self) -> None:
         super().check()
         check_range("pictures", self.pictures, 2, 64, 8)
+
+
+def check_rising(option: str, values: Sequence[float], least: int) -> None:
+    """Raises UsageError where an option's values are fewer, or do not rise."""
+    if len(values) < least or any(b <= a for a, b in pairwise(values)):
+        raise UsageError(f"--{option} takes {least} or more that rise; try --{option} 1 5 10")
 
 
 def check_range(option: str, value: float, least: float, most: float, usual: float) -> None:

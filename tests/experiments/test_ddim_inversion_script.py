@@ -7,11 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_ddim_inversion as inversion
-from experiments.figures.ddim_inversion import Walks
 from stable_diffusion_tf import sampling, scheduler
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
+from xray import measure
 from xray.methods import ddim_inversion
 from xray.methods.ddim_inversion import ddim_invert, neighbour_correlation
+from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -62,53 +63,56 @@ def test_neighbours_that_are_alike_are_told_from_white_noise():
     np.testing.assert_allclose(neighbour_correlation(5 + 2 * rows), 0.5, atol=0.1)
 
 
-def walked(psnr: float, chance: float, same: bool) -> Walks:
-    images, noise = np.zeros((2, 8, 8, 3)), np.zeros((2, 2, 4, 4, 4))
-    psnrs = np.array([[[psnr, psnr]], [[1.0, 1.0]]])
-    ceiling, chances = np.full(2, 30.0), np.full(2, chance)
-    return Walks(
-        (5,), (1, 7.5), images, images, np.stack([images] * 2), images, noise, noise[0],
-        psnrs, ceiling, chances, same,
-    )  # fmt: skip
-
-
-def test_the_control_is_far_worse_or_it_fails():
-    inversion.check_control(walked(25, 15, same=True))
-    with pytest.raises(SystemExit, match="control failed: fresh noise"):
-        inversion.check_control(walked(25, 24, same=True))
-    with pytest.raises(SystemExit, match="control failed: the same walk"):
-        inversion.check_control(walked(25, 15, same=False))
-
-
 @pytest.mark.arithmetic
 def test_it_saves_sheet_and_walks(tmp_path, monkeypatch, capfd):
     call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_ddim_inversion")
-    assert spread(folder / "inversion.png") > 10
-    saved = load_file(folder / "inversion.safetensors")
-    assert saved["images"].shape == saved["other"].shape == (2, 64, 64, 3)
-    assert saved["noise"].shape == (2, 2, 16, 16, 4) and saved["fresh"].shape == (2, 16, 16, 4)
-    assert saved["pictures"].shape == (2, 2, 64, 64, 3) and saved["psnr"].shape == (2, 1, 2)
-    assert not np.array_equal(saved["noise"][0], saved["noise"][1])
-    assert saved["chance"].mean() < saved["psnr"][0].mean() <= saved["ceiling"].mean() + 1
-    said, complained = capfd.readouterr()
-    assert complained == "" and "ends in the same noise" in said
-    last = [line.split()[0] for line in said.splitlines()[-4:]]
-    assert last == ["finding", "control", "picture", "tensors"]
+    assert spread(folder / "figure.png") > 10
+    saved = load_file(folder / "tensors.safetensors")
+    assert saved["images"].shape == saved["encoded.picture"].shape == (2, 64, 64, 3)
+    mild, strong = saved["guidance 1.noise"], saved["guidance 7.5.noise"]
+    assert mild.shape == (2, 16, 16, 4) and not np.array_equal(mild, strong)
+    assert saved["guidance 7.5.picture"].shape == (2, 64, 64, 3)
+    report, _ = read_report(folder / "report.json")
+    rows = {row["noise"]: row for row in report.table}
+    assert [*rows] == ["guidance 1", "guidance 7.5", "fresh noise", "encoded"]
+    known = measure.psnr(saved["images"], saved["guidance 1.picture"]).mean()
+    assert rows["guidance 1"]["2 steps"].value == pytest.approx(known, rel=1e-5)
+    assert rows["encoded"]["2 steps"].value > rows["fresh noise"]["2 steps"].value
+    assert rows["fresh noise"]["neighbours correlate"].value < 0.1
+    assert report.control.outcome.endswith("less; the same bits")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("far", "twin"), [(99.0, 0), (3.0, 1)])
+def test_the_control_fails(far, twin, tmp_path, monkeypatch):
+    """Where fresh noise does nearly as well, and where a walk has two ends."""
+    walk = inversion.there_and_back
+
+    def drifting(*given):
+        noise, pictures = walk(*given)
+        return noise + twin, pictures
+
+    monkeypatch.setattr(inversion, "there_and_back", drifting)
+    monkeypatch.setattr(inversion, "FAR", far)
+    with pytest.raises(SystemExit, match="control failed"):
+        call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
 
 
 def test_the_control_fails_where_the_noise_found_is_any_noise(tmp_path, monkeypatch):
     any_noise = np.random.default_rng(9).standard_normal((2, 16, 16, 4), dtype=np.float32)
     monkeypatch.setattr(ddim_inversion, "ddim_invert", lambda *given, **run: any_noise)
-    with pytest.raises(SystemExit, match="control failed: fresh noise"):
+    with pytest.raises(SystemExit, match="control failed: fresh noise gives"):
         call(inversion.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
 
 
-def test_a_picture_goes_with_its_own_words():
-    images, prompts = inversion.find_pictures(64, PHOTO, "a woman", number=4, seed=0)
-    assert images.shape == (1, 64, 64, 3) and prompts == ["a woman"]
-    images, prompts = inversion.find_pictures(64, None, "", number=4, seed=0)
-    assert images.shape == (4, 64, 64, 3) and len(prompts) == 4 and -1 <= images.min() < 0
+def test_a_picture_goes_with_its_own_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(inversion, "FAR", -99.0)  # a photograph is not of the phantom's world
+    words = [PHOTO, "--prompt", "a woman", *SMALLEST]
+    call(inversion.main, *words, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "test_ddim_inversion")
+    assert folder.name.endswith("-a-woman")
+    assert load_file(folder / "tensors.safetensors")["images"].shape == (1, 64, 64, 3)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +120,9 @@ def test_a_picture_goes_with_its_own_words():
     [
         (["--number", "0"], "--number 0 is not from 1 to 64"),
         (["--seed", "-1"], "seed of -1 is negative"),
-        (["no-such.png"], "say what no-such.png shows"),
+        (["no-such.png"], "a picture needs --prompt"),
         (["no-such.png", "--prompt", "a cat"], "there is no no-such.png"),
-        (["--prompt", "a cat"], "name a picture with --prompt"),
+        (["--prompt", "a cat"], "a picture needs --prompt"),
         (["--steps", "10", "5"], "--steps takes 1 or more that rise"),
         (["--steps", "5", "2000"], "steps must be from 1 to 1000"),
         (["--guidance", "1"], "--guidance takes 2 or more that rise"),

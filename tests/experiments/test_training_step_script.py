@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from experiments import test_training_step as training
 from experiments.test_training_step import TIMES, Options
-from phantom.world import held_out
+from phantom.world import for_evaluation, held_out, render, scenes
 from stable_diffusion_tf import scheduler
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from xray.methods.denoising_loss import measure_errors, misses, predict_all
@@ -76,7 +76,7 @@ def test_scenes_were_never_shown_in_training_and_words_go_round():
     assert all(
         held_out(*(thing.name for thing in scene.things))
         or held_out(scene.things[0].name, scene.background)
-        for scene in training.scenes(0, 5, training.for_evaluation)
+        for scene in scenes(0, 5, for_evaluation)
     )
 
 
@@ -98,8 +98,8 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
 
 
 def test_the_control_fails_where_the_words_of_a_picture_are_mixed_up(tmp_path, monkeypatch):
-    (scene,) = training.scenes(7, 1, training.for_evaluation, 1)
-    Image.fromarray(training.render(scene)).save(tmp_path / "scene.png")
+    (scene,) = scenes(7, 1, for_evaluation, 1)
+    Image.fromarray(render(scene)).save(tmp_path / "scene.png")
     find = training.find_cases
 
     def mixed_up(*given):

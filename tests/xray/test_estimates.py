@@ -38,7 +38,7 @@ def test_the_interval_of_a_mean_holds_the_true_one_in_95_of_100(n):
 
 def test_a_mean_of_one_has_no_interval():
     one = mean_of(np.array([3.25]), "dB")
-    assert np.isnan([one.low, one.high]).all() and str(one) == "3.2 dB"
+    assert np.isnan([one.low, one.high]).all() and str(one) == "3.25 dB"
     assert not one.clears(0) and not one.within(100)
     with pytest.raises(UsageError, match="here is none"):
         mean_of(np.array([]))

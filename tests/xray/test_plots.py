@@ -50,7 +50,7 @@ def test_intervals_are_drawn_as_far_as_they_reach():
     axes = PlainFigure().add_subplot()
     plots.bars_with_intervals(axes, ["a", "b"], [sure, alone])
     assert [bar.get_width() for bar in axes.patches] == [2, 3]
-    assert [text.get_text().strip() for text in axes.texts] == ["2.0 %", "3.0 %"]
+    assert [text.get_text().strip() for text in axes.texts] == ["2.0 %", "3 %"]
     plots.curve_with_intervals(axes, [0, 1], [sure, alone], "a curve", style=1)
     assert axes.get_legend_handles_labels()[1] == ["a curve"]
 

@@ -56,13 +56,11 @@ class Estimate(NamedTuple):
 
 
 def round_like(value: float, width: float) -> str:
-    """A value with as many digits as its interval's width leaves sure: two of the width's."""
-    if not np.isfinite(value):
-        return f"{value}"
-    size = width if np.isfinite(width) and width > 0 else abs(value)
-    if size == 0:
-        return f"{value:g}"
-    digits = 1 - int(np.floor(np.log10(size)))
+    """A value with as many digits as its interval's width leaves sure, two of the width's; three
+    digits where no interval is known."""
+    if not (np.isfinite(value) and np.isfinite(width) and width > 0):
+        return f"{value:.3g}"
+    digits = 1 - int(np.floor(np.log10(width)))
     return f"{value:.{min(max(digits, 0), 6)}f}" if digits < 7 else f"{value:.1e}"
 
 
