@@ -5,9 +5,9 @@ latent, step by step, to a noise that the model would draw it from (Song et al.,
 section 4.3 and eq. 13). Each step back guesses the noise at its far end by that at its near end;
 what that costs is seen by drawing from the noise found, with the same prompt, steps and guidance.
 
-The curves are the PSNR of what comes back, between what encoding leaves (upper line) and the control
-(lower). More steps are smaller guesses, guidance exaggerates each. The model was not trained on
-noise whose neighbours correlate, as they do where the picture is flat. Intervals are over pictures.
+The curves are the PSNR of what comes back, between what encoding leaves and the control. More steps
+are smaller guesses, guidance exaggerates each. The model was not trained on noise whose neighbours
+correlate, as they do where the picture is flat. Intervals are over pictures.
 
 At guidance 7.5 SD 1.x gives a photograph back with about 14 dB (arXiv 2211.09794, not checked at
 its source); the phantom's are mostly flat colour, which the words name. The control: fresh noise
@@ -80,10 +80,8 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     table = [row_of(name, images, {n: ends[x, n] for x, n in ends if x == name}) for name in names]
     got = {row["noise"]: row[f"{last} steps"] for row in table}
     mild, *_, strong, _, _ = got
-    finding = (
-        f"Inverted and drawn again at {mild}, a picture returns with {got[mild]}; at {strong} "
-        f"with {got[strong].short}, from fresh noise with {got['fresh noise'].short}."
-    )
+    rest = f"at {strong} with {got[strong].short}, from fresh noise {got['fresh noise'].short}."
+    finding = f"Inverted and drawn again at {mild}, a picture returns with {got[mild]}; {rest}"
     back, drawn = (psnr(images, ends[name, last][1]) for name in (mild, "fresh noise"))
     less = mean_of(back - drawn, "dB")
     outcome = f"{less} less; {'the same bits' if same else 'two noises'}"

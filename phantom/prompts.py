@@ -104,6 +104,12 @@ def counts(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
     return {name: share_of(mark) for name, mark in told.items() if mark is not None}
 
 
+def as_asked(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
+    """How many of the pictures show all that was asked for, as a cell of a table; {} as `counts`."""
+    right = shown(images, prompt)
+    return {} if right is None else {"as asked": share_of(right)}
+
+
 def shows(found: Findings, wanted: Asked) -> bool:
     """Each thing once, and no other."""
     return sorted(match.thing.name for match in found.matches) == sorted(wanted.things)

@@ -57,6 +57,13 @@ def hold(made: np.ndarray, expected: np.ndarray, same: np.ndarray | Sequence[np.
     return Held(float(gap(made, expected).max()), spread(same))
 
 
+def hold_all(twins: Sequence[np.ndarray]) -> Held:
+    """Whether several pieces of work end alike: for each, its results in two rows that differ by a
+    last bit at first, (2, …). The first row is held against that of the first piece."""
+    apart = max(float(gap(one[0], twins[0][0]).max()) for one in twins)
+    return Held(apart, max(spread(one) for one in twins))
+
+
 # --- runs --------------------------------------------------------------------------------------
 
 # Steps amplify what the first one rounds, a picture on the edge between two many times more than

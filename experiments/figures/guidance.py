@@ -1,41 +1,43 @@
-"""What guidance and the number of steps do → matplotlib Figures. Nothing here shows or saves."""
+"""What guidance does → matplotlib Figure. Nothing here shows or saves."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xray.plain_figure import PlainFigure
-from xray.plots import STYLES, picture
+from xray.plots import STYLES, curve_with_intervals, head_line, picture
+
+PERCENT = {"saturated": "saturated pixels, %", "as asked": "pictures as asked, %"}
 
 
 def guidance_sheet(
     images: np.ndarray,
-    labels: Sequence[str],
     sizes: Mapping[str, np.ndarray],
     scales: Sequence[float],
-    rates: Mapping[str, np.ndarray],
+    table: Sequence[Mapping[str, Any]],
     title: str,
 ) -> Figure:
     """Pictures over the guidance, the predicted noises over the steps, and rates over the guidance.
 
-    images: (scales, H, W, 3) uint8, a label under each; sizes: name → RMS (steps,); rates: what is
-    counted → share of each picture in per cent, (scales, pictures).
+    images: (scales, H, W, 3) uint8; sizes: name → RMS (steps,); table: a row for each scale.
     """
-    figure = PlainFigure(figsize=(13, 7.2), layout="constrained")
+    figure = PlainFigure(figsize=(14, 6.4), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(4, 5))
     row = upper.subplots(1, len(images), squeeze=False)[0]
-    for axes, image, label in zip(row, images, labels, strict=True):
+    for axes, image, told in zip(row, images, table, strict=True):
         picture(axes, image)
-        axes.set_xlabel(label, fontsize=9)
+        axes.set_title(f"guidance {told['guidance']}", fontsize=10)
+        asked = f"\n{told['as asked'].short} as asked" if "as asked" in told else ""
+        axes.set_xlabel(f"{told['saturated'].short} saturated{asked}", fontsize=9)
+    rates = [name for name in PERCENT if name in table[0]]
     first, *others = lower.subplots(1, 1 + len(rates))
     draw_sizes(first, sizes)
-    for axes, (name, shares) in zip(others, rates.items(), strict=True):
-        draw_rate(axes, scales, shares)
-        axes.set_ylabel(name)
-    figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=12)
+    for axes, name in zip(others, rates, strict=True):
+        draw_rate(axes, scales, [told[name] for told in table], PERCENT[name])
+    head_line(figure, title)
     return figure
 
 
@@ -46,20 +48,20 @@ def draw_sizes(axes: Axes, sizes: Mapping[str, np.ndarray]) -> None:
         axes.plot(at, values, color=colour, ls=line, marker=marker, ms=4, label=name)
     axes.set_yscale("log")
     axes.set_xlabel("step, from noise to picture")
-    axes.set_ylabel("RMS of the noise (normal noise: 1)")
+    axes.set_ylabel("RMS (Gaussian noise: 1)")
     axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
-def draw_rate(axes: Axes, scales: Sequence[float], shares: np.ndarray) -> None:
-    """The mean over pictures with its standard error, and as a dashed line that of the least
-    scale; shares: (scales, pictures) in per cent."""
-    mean, error = shares.mean(1), shares.std(1, ddof=1) / shares.shape[1] ** 0.5
-    colour, line, marker = STYLES[0]
-    axes.errorbar(scales, mean, error, color=colour, ls=line, marker=marker, ms=5, capsize=3)
-    axes.axhline(mean[0], color="0.3", lw=1, ls="--", label=f"as at guidance {scales[0]:g}")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
-    axes.set_xscale("log")
-    axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
-    axes.minorticks_off()
-    axes.set_ylim(0, max(1.15 * float((mean + error).max()), 1e-3))
+def draw_rate(axes: Axes, scales: Sequence[float], rates: Sequence[Any], unit: str) -> None:
+    """Over the scales, evenly spread, with a dashed line at the first."""
+    if rates[0].unit == "of":
+        rates = [
+            one._replace(value=100 * one.value, low=100 * one.low, high=100 * one.high)
+            for one in rates
+        ]
+    curve_with_intervals(axes, range(len(scales)), rates, unit)
+    axes.axhline(rates[0].value, color="0.3", lw=1, ls="--")
+    axes.set_xticks(range(len(scales)), [f"{scale:g}" for scale in scales])
+    axes.set_ylim(0, 1.08 * max(one.high if one.high > 0 else one.value for one in rates) + 0.1)
     axes.set_xlabel("guidance")
+    axes.set_ylabel(unit)

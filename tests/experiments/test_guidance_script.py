@@ -1,65 +1,78 @@
 """The script that sweeps the guidance: its numbers on planted cases, and the smallest run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_guidance as guidance
+from experiments.figures import guidance as figures
 from stable_diffusion_tf import StableDiffusion
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray.film import Film
+from xray.measure import Estimate, saturation
+from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
 SMALLEST = ["a cat", "--steps", 2, "--pictures", 2, "--scales", 1, 4]
 
 
-def test_a_pixel_is_saturated_if_one_of_its_values_is_at_an_end():
-    images = np.full((2, 2, 10, 10, 3), 128, np.uint8)
-    images[0, 1, 0, :5, 2] = 255
-    images[1, 0, :, :3] = 0
-    images[1, 1] = 254
-    np.testing.assert_allclose(guidance.saturation(images), [[0, 5], [30, 0]])
+def rows(*more: float, wide: float = 0.5) -> list[dict]:
+    """A table whose scales 1, 2, 3 … saturate so many per cent more than the first."""
+    return [
+        {
+            "guidance": f"{scale}",
+            "saturated": Estimate(1 + x, x + 0.5, x + 1.5, 8, "%"),
+            "more": Estimate(x, x - wide, x + wide, 8, "%"),
+        }
+        for scale, x in enumerate((0.0, *more), 1)
+    ]
 
 
 @pytest.mark.parametrize(
     ("more", "start"),
     [
-        ([0, 0.1, 5, 9], 2),
-        ([0, 5, 0.1, 9], 3),
-        ([0, 5, 6, 9], 1),
-        ([0, 5, 6, 0.1], None),
-        ([0, -5, -6, -9], None),
+        ((0.1, 5, 9), "from 3 on"),
+        ((5, 0.1, 9), "from 4 on"),
+        ((5, 6, 9), "from 2 on"),
+        ((5, 6, 0.1), "up to 4 hardly"),
+        ((-5, -6, -9), "up to 4 hardly"),
+        ((0.1, 0.1, 1.2), "up to 4 hardly"),
     ],
 )
 def test_saturation_starts_where_it_is_sure_from_there_on(more, start):
-    shaken = np.array([[0, 0, 0, 0], [3, -3, 1, -1], [1, 0, 1, 0], [0, 1, 0, 1]])
-    ends = np.array([1.0, 2.0, 9.0, 4.0]) + np.array(more)[:, None] + shaken[[0, 1, 1, 1]]
-    assert guidance.find_onset(ends) == start
+    found = guidance.find(rows(*more))
+    assert f"Guidance {start}" in found and len(found.split()) <= 25
 
 
 @pytest.mark.arithmetic
 def test_it_saves_sheet_pictures_and_film(tmp_path, monkeypatch, capfd):
     call(guidance.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_guidance")
-    assert spread(folder / "guidance.png") > 10
-    pictures = load_file(folder / "pictures.safetensors")["pictures"]
-    assert pictures.shape == (2, 2, 64, 64, 3) and not np.array_equal(*pictures)
-    film = Film.open(folder)
-    assert film.finished and film.facts["guidance"] == 7.5
-    sizes = guidance.measure_noises(film)
-    apart = film[0]["eps_cond"] - film[0]["eps_uncond"]
-    assert sizes["ε_cond − ε_uncond"][0] == pytest.approx(np.sqrt(np.mean(apart**2)))
-    guided = film[1]["eps_uncond"] + 7.5 * (film[1]["eps_cond"] - film[1]["eps_uncond"])
-    assert sizes["ε at guidance 7.5"][1] == pytest.approx(np.sqrt(np.mean(guided**2)), rel=1e-5)
-    said, complained = capfd.readouterr()
-    assert complained == "" and "the same words on both sides, at every guidance: " in said
-    ends = guidance.saturation(pictures).mean(1)
-    assert f"guidance 4, {ends[1]:.2f} % saturated, " in said and "of 2 judged right" in said
+    assert spread(folder / "figure.png") > 10
+    saved = load_file(folder / "tensors.safetensors")
+    assert saved["pictures"].shape == (2, 2, 64, 64, 3)
+    assert not np.array_equal(*saved["pictures"])
+    report, _ = read_report(folder / "report.json")
+    share = 100 * saturation(saved["pictures"]).mean(1)
+    assert report.table[1]["saturated"].value == pytest.approx(share[1])
+    assert report.table[1]["as asked"].n == 2 and report.control.passed
+    assert capfd.readouterr().err == ""
+
+
+def test_the_sizes_are_those_of_the_steps():
+    cond, uncond = np.full((1, 2, 2, 4), 3.0), np.full((1, 2, 2, 4), 1.0)
+    step = SimpleNamespace(eps_uncond=uncond, eps_cond=cond, eps=uncond + 7.5 * (cond - uncond))
+    assert {name: x.tolist() for name, x in guidance.sizes_of([step], 7.5).items()} == {
+        "ε_uncond": [1],
+        "ε_cond": [3],
+        "ε_cond − ε_uncond": [2],
+        "ε at guidance 7.5": [16],
+    }
 
 
 def test_the_control_fails_where_the_halves_are_not_treated_alike(tmp_path, monkeypatch, capfd):
@@ -76,18 +89,12 @@ def test_the_control_fails_where_the_halves_are_not_treated_alike(tmp_path, monk
 
 
 def test_pictures_of_no_phantom_are_not_judged():
-    images = np.zeros((2, 3, 32, 32, 3), np.uint8)
-    assert guidance.judge_all(images, "a cat") is None
-    ends = np.array([[1.0, 2.0], [3.0, 4.0]])
-    sizes = {"ε_cond": np.ones(3), "ε_cond − ε_uncond": np.array([0.1, 0.4, 0.2])}
-    figure = guidance.draw_sheet(images, sizes, [1, 4], ends, None, "a title")
-    assert [axes.get_xlabel() for axes in figure.axes] == [
-        "guidance 1\n1.50 % saturated",
-        "guidance 4\n3.50 % saturated",
-        "step, from noise to picture",
-        "guidance",
-    ]
-    assert guidance.tell_words(sizes) == "the words move the noise most in step 2 of 3, by 40 %"
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    assert guidance.as_asked(images, "a cat") == {}
+    figure = figures.guidance_sheet(images[:2], {"ε_cond": np.ones(3)}, [1, 2], rows(5), "a title")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["guidance 1", "guidance 2"]
+    assert [axes.get_xlabel() for axes in figure.axes][:2] == ["1.0 % saturated", "6.0 % saturated"]
 
 
 def test_a_latent_consistency_model_has_no_second_half(tmp_path, monkeypatch, capfd):
@@ -103,13 +110,10 @@ def test_a_latent_consistency_model_has_no_second_half(tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--scales", "4"], "two or more that rise"),
-        (["--scales", "4", "1"], "two or more that rise"),
+        (["--scales", "4"], "--scales takes 2 or more that rise"),
+        (["--scales", "4", "1"], "--scales takes 2 or more that rise"),
         (["--scales", "0", "1"], "scale of 0 is not above 0"),
-        (["--pictures", "1"], "1 pictures have no standard error"),
-        (["--steps", "0"], "steps must be from 1 to 1000"),
         (["--guidance", "nan"], "guidance of nan is no number"),
-        (["--seed", "-1"], "seed of -1 is negative"),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],
 )

@@ -398,3 +398,11 @@ def test_bytes_are_pictures_too():
 def test_each_latent_goes_with_a_picture(shape):
     with pytest.raises(UsageError, match="one each"):
         measure.fit_latent_to_rgb(np.zeros(shape), np.zeros((1, 8, 8, 3)))
+
+
+def test_a_pixel_is_saturated_if_one_of_its_values_is_at_an_end():
+    images = np.full((2, 2, 10, 10, 3), 128, np.uint8)
+    images[0, 1, 0, :5, 2] = 255
+    images[1, 0, :, :3] = 0
+    images[1, 1] = 254
+    np.testing.assert_allclose(measure.saturation(images), [[0, 0.05], [0.3, 0]])

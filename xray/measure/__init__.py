@@ -1,7 +1,7 @@
 """Pure numbers about arrays. They are NumPy; pictures are channels last, maps are (…, h, w)."""
 
 from .arrays import cosine, cosines, distance, gap, parting
-from .colours import LATENT_TO_RGB, fit_latent_to_rgb, linear_rgb
+from .colours import LATENT_TO_RGB, fit_latent_to_rgb, linear_rgb, saturation
 from .estimates import Estimate, mean_of, p_value, share_of
 from .images import blur, detail, psnr, ssim
 from .masks import (
@@ -46,6 +46,7 @@ __all__ = [
     "pointing",
     "psnr",
     "resize_by_area",
+    "saturation",
     "share_of",
     "spectrum",
     "ssim",

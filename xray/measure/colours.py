@@ -58,3 +58,10 @@ def fit_latent_to_rgb(
     variance = np.sum((colours - colours.mean(0)) ** 2)
     r2 = 1 - missed / variance if variance else np.nan
     return found[:-1], found[-1], float(r2)
+
+
+def saturation(images: np.ndarray) -> np.ndarray:
+    """The share of pixels with a value at an end of its range, where colours are cut off:
+    (…, H, W, 3) uint8 → (…)."""
+    ends = np.any((images == 0) | (images == 255), axis=-1)
+    return ends.mean(axis=(-2, -1))
