@@ -22,6 +22,7 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import guidance as figures
+from phantom.prompts import as_asked
 from stable_diffusion_tf.errors import UsageError
 from xray import rounding, script
 from xray.measure import mean_of, saturation

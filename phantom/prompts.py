@@ -105,7 +105,7 @@ def counts(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
 
 
 def as_asked(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
-    """How many of the pictures show all that was asked for, as a cell of a table; {} as `counts`."""
+    """How many pictures show all that was asked for, as a cell of a table; {} as `counts`."""
     right = shown(images, prompt)
     return {} if right is None else {"as asked": share_of(right)}
 

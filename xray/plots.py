@@ -72,6 +72,12 @@ def write_into(axes: Axes, values: np.ndarray) -> None:
 # --- estimates ---------------------------------------------------------------------------------
 
 
+def as_percent(share: Estimate) -> Estimate:
+    """A count, as `share_of` gives it, in per cent."""
+    value, low, high = (100 * part for part in share[:3])
+    return share._replace(value=value, low=low, high=high, unit="%")
+
+
 def whiskers(estimates: Sequence[Estimate]) -> np.ndarray:
     """How far the intervals reach below and above their values, (2, n), as matplotlib takes them;
     none where an interval is not known."""

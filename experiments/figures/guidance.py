@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from xray.measure.estimates import COUNTED
 from xray.plain_figure import PlainFigure
-from xray.plots import STYLES, curve_with_intervals, head_line, picture
+from xray.plots import STYLES, as_percent, curve_with_intervals, head_line, picture
 
 PERCENT = {"saturated": "saturated pixels, %", "as asked": "pictures as asked, %"}
 
@@ -54,11 +55,8 @@ def draw_sizes(axes: Axes, sizes: Mapping[str, np.ndarray]) -> None:
 
 def draw_rate(axes: Axes, scales: Sequence[float], rates: Sequence[Any], unit: str) -> None:
     """Over the scales, evenly spread, with a dashed line at the first."""
-    if rates[0].unit == "of":
-        rates = [
-            one._replace(value=100 * one.value, low=100 * one.low, high=100 * one.high)
-            for one in rates
-        ]
+    if rates[0].unit == COUNTED:
+        rates = [as_percent(one) for one in rates]
     curve_with_intervals(axes, range(len(scales)), rates, unit)
     axes.axhline(rates[0].value, color="0.3", lw=1, ls="--")
     axes.set_xticks(range(len(scales)), [f"{scale:g}" for scale in scales])
