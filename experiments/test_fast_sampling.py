@@ -88,7 +88,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     moved = f"{still:g} with η = 0, {fresh:.2g} with η = 1"
     return Report(
         finding,
-        Control("another seed moves the latents by", moved, still == 0 < fresh, WRONG),
+        Control("another seed moves the latents by", moved, bool(still == 0 < fresh), WRONG),
         numbers={f"{row['sampler']}, {row['steps']} steps": row.get("away") for row in table},
         table=table,
         figure=figures.steps_sheet(images, end, table, finding),
@@ -102,7 +102,7 @@ def find(table: Sequence[dict[str, Any]], plain: str, longest: int, usual: str) 
     near = [row["away"].within(NEAR) for row in runs]
     start = len(near) - ([*near[::-1], False]).index(False)
     row = runs[min(start, len(runs) - 1)]
-    off = f"they end {row['away']} off the picture of {longest} steps; another noise ends {usual} off."
+    off = f"they end {row['away']} off the picture of {longest} steps, another noise {usual}."
     return f"{row['steps']} DDIM steps are {'enough' if start < len(near) else 'too few'}: {off}"
 
 

@@ -102,7 +102,7 @@ class Report:
     def as_data(self) -> dict[str, Any]:
         """What report.json says of it; NaN and infinity are null there."""
         numbers = numbers_of(self.table) if self.numbers is None else self.numbers
-        control = {**vars(self.control), "outcome": as_data(self.control.outcome)}
+        control = {name: as_data(value) for name, value in vars(self.control).items()}
         return {
             "finding": self.finding,
             "control": control,

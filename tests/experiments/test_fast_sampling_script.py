@@ -66,7 +66,7 @@ def test_it_saves_sheet_and_latents(tmp_path, monkeypatch, capfd):
     )
     assert not np.array_equal(saved[f"{PLAIN}.1"], saved[f"{PLAIN}.2"])
     report, _ = read_report(folder / "report.json")
-    assert report.control.passed and report.control.outcome.startswith("0, ")
+    assert report.control.passed and report.control.outcome.startswith("0 with")
     assert report.numbers[f"{PLAIN}, 2 steps"] == report.table[1]["away"]
     assert report.table[0]["as asked"].n == 2 and capfd.readouterr().err == ""
 
