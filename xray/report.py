@@ -19,6 +19,7 @@ from xray.measure import Estimate
 
 FIGURE, TABLE, TENSORS, JSON = "figure.png", "table.csv", "tensors.safetensors", "report.json"
 DPI = 150
+PRINTED = 20  # rows of a table
 
 Value = Estimate | float | int | str | bool | None
 
@@ -63,7 +64,9 @@ class Report:
 
     def __str__(self) -> str:
         """As a script prints it."""
-        lines = [*self.notes, *table_lines(self.table)]
+        lines = [*self.notes, *table_lines(self.table[:PRINTED])]
+        if len(self.table) > PRINTED:
+            lines.append(f"… and {len(self.table) - PRINTED} rows more, in {TABLE}")
         return "\n".join([*lines, f"finding  {self.finding}", f"control  {self.control}"])
 
     def _repr_html_(self) -> str:

@@ -17,6 +17,8 @@ from tests.xray import reel
 from xray.compare import backends, by_part, compare, compare_films, hooked, reads_of, reads_on
 from xray.film import Film
 from xray.film.camera import in_order, write_step
+from xray.measure import Estimate, share_of
+from xray.methods.ablation import Ablation
 from xray.probe import taps
 
 LONG = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0.and.further.inside"
@@ -261,24 +263,23 @@ def test_curves_show_every_comparison_its_parts_and_its_first_parting():
     assert np.all((shown[~np.isnan(shown)] > low) & (shown[~np.isnan(shown)] < high))
 
 
-def test_the_knockout_sheet_shows_bars_heads_and_pictures():
-    bars = unet_ablation.Bars(
-        ["down 0", "down 0", "up 0"],
-        ["skip", "head", "skip"],
-        np.array([1.0, 5.0, 3.0]),
-        np.array([False, True, False]),
-        7.0,
-    )
-    images = np.random.default_rng(0).uniform(-1, 1, (3, 8, 8, 3))
-    heads = np.array([[1.0, 2.0], [3.0, 4.0]])
-    figure = unet_ablation.knockout_sheet(bars, ["a", "b"], heads, images, ["x", "y", "z"], "t")
-    above, *_ = figure.axes
-    heights = {patch.get_x() + 0.4: patch.get_height() for patch in above.patches}
-    assert heights == pytest.approx({0: 1, 1: 5, 2: 3})
-    assert above.get_ylim()[1] > 7 and "%" in above.get_ylabel()
-    (cross,) = [line for line in above.lines if line.get_marker() == "x"]
-    assert cross.get_xdata() == [1]
-    labels = [axes.get_xlabel() for axes in figure.axes if axes.axison]
-    assert labels[-3:] == ["x", "y", "z"]
-    maps = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    assert any(np.array_equal(shown, heads) for shown in maps)
+def test_the_ablation_sheet_shows_bars_heads_and_pictures():
+    ablations = [Ablation("unet.mid_block.resnets.0.hidden", "residual block")]
+    ablations += [Ablation("unet.mid_block.attentions.0.x.probs", "head", i) for i in range(2)]
+    lost = share_of(np.array([True, False]))
+    table = [
+        {"ablated": str(one), "moved": Estimate(i, i - 1, i + 1, 2, "%"), "things lost": lost}
+        for i, one in enumerate(ablations, 3)
+    ]
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    figure = unet_ablation.ablation_sheet(ablations, table, Estimate(9, 8, 10, 2), images, "t")
+    bars, counts, heads, _, *cells = figure.axes
+    assert [bar.get_height() for bar in bars.patches] == [3]
+    assert [text.get_text() for text in counts.texts] == ["1"]
+    assert heads.images[0].get_array().tolist() == [[4, 5]]
+    assert [axes.get_xlabel() for axes in cells[:4]] == [
+        "untouched",
+        "head 1\nmid 0",
+        "head 0\nmid 0",
+        "residual block\nmid 0",
+    ]

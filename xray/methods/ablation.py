@@ -1,12 +1,14 @@
-"""Parts of the UNet knocked out, one at a time, all by one compiled function."""
+"""Zero ablation: parts of the UNet set to zero, one at a time, all by one compiled function."""
 
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from stable_diffusion_tf.progress import progress_bar
 
 from .drawing import draw
 
@@ -25,7 +27,7 @@ HEADS = "unet.*.attn2.probs"
 PLACE = re.compile(r"unet\.(down|mid|up)_blocks?(?:\.(\d+))?\.(?:resnets|attentions|skips)\.(\d+)")
 
 
-class Knockout(NamedTuple):
+class Ablation(NamedTuple):
     """A value that is set to zero: where it is, what it is, and which head alone, if one."""
 
     address: str
@@ -34,73 +36,64 @@ class Knockout(NamedTuple):
 
     @property
     def place(self) -> str:
-        """'down 0.1': the second cell of the first level on the way down."""
+        """'down 0.1': the second block of the first level on the way down."""
         side, *numbers = PLACE.match(self.address).groups()
         return f"{side} {'.'.join(n for n in numbers if n)}"
 
+    def __str__(self) -> str:
+        return f"{self.kind}{'' if self.head is None else f' {self.head}'}, {self.place}"
 
-def find_knockouts(sd: "StableDiffusion") -> tuple[list["TapInfo"], list[Knockout]]:
-    """The values that can be set to zero, and the knock-outs, both in order of execution."""
+
+def find_ablations(sd: "StableDiffusion") -> tuple[list["TapInfo"], list[Ablation]]:
+    """The values that can be set to zero, and the ablations, both in order of execution."""
     from xray.probe import taps
 
-    places, knockouts = [], []
+    places, ablations = [], []
     for tap in taps(sd):
         kind = next((kind for p, kind in BLOCKS.items() if fnmatchcase(tap.address, p)), None)
         if kind:
-            knockouts.append(Knockout(tap.address, kind))
+            ablations.append(Ablation(tap.address, kind))
         elif fnmatchcase(tap.address, HEADS):
-            knockouts += [Knockout(tap.address, "head", head) for head in range(tap.shape[1])]
+            ablations += [Ablation(tap.address, "head", head) for head in range(tap.shape[1])]
         else:
             continue
         places.append(tap)
-    return places, knockouts
+    return places, ablations
 
 
-def knock_out(
+def ablate(
     sd: "StableDiffusion",
     places: Sequence["TapInfo"],
-    knockouts: Sequence[Knockout],
+    ablations: Sequence[Ablation | None],
     context: np.ndarray,
     noise: np.ndarray,
     run: dict,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the runs end, (batch, h, w, 4) with nothing knocked out, from each noise, and
-    (knock-outs, h, w, 4) from the first.
+) -> np.ndarray:
+    """Where the runs from each noise (b, h, w, 4) end, once for each ablation, None being none:
+    (ablations, b, h, w, 4).
 
-    What is knocked out is an input of one compiled function: a mask for each place, and in each row
-    of the batch another one.
+    What is ablated is an input of one compiled function: a mask for each place.
     """
     from xray.probe import Edit, Feed
     from xray.probe.instrumented import instrument
 
-    batch, feed = len(noise), Feed()
-    contexts, first = np.repeat(context, batch, 0), np.repeat(noise[:1], batch, 0)
+    contexts, feed, ended = np.repeat(context, len(noise), 0), Feed(), []
     edit = Edit([tap.address for tap in places], operator.mul, source=feed)
     masked = instrument(sd, edits=edit)
-    feed(masks(places, [None] * batch))
-    untouched, ended = draw(masked, contexts, noise, run), []
-    for some in in_batches(knockouts, batch):
-        feed(masks(places, some))
-        ended.append(draw(masked, contexts, first, run))
-    return untouched, np.concatenate(ended)[: len(knockouts)]
+    for one in progress_bar(ablations, "ablating", "ablation"):
+        feed(masks(places, [one] * len(noise)))
+        quiet = {"progress": lambda steps: steps}
+        ended.append(draw(masked, contexts, noise, run | quiet))
+    return np.stack(ended)
 
 
-def in_batches(knockouts: Sequence[Knockout], batch: int) -> Iterator[list[Knockout | None]]:
-    """So many at a time; the last ones are filled up by None."""
-    for start in range(0, len(knockouts), batch):
-        some = list(knockouts[start : start + batch])
-        yield some + [None] * (batch - len(some))
-
-
-def masks(
-    places: Sequence["TapInfo"], knocked_out: Sequence[Knockout | None]
-) -> dict[str, np.ndarray]:
-    """Address → ones of the value's shape, but zeros where the row's knock-out lies."""
+def masks(places: Sequence["TapInfo"], ablated: Sequence[Ablation | None]) -> dict[str, np.ndarray]:
+    """Address → ones of the value's shape, but zeros where the row's ablation lies."""
     made = {}
     for tap in places:
         halves, width, *rest = tap.shape
-        keep = np.ones((len(knocked_out), width), np.float32)
-        for row, one in enumerate(knocked_out):
+        keep = np.ones((len(ablated), width), np.float32)
+        for row, one in enumerate(ablated):
             if one and one.address == tap.address:
                 keep[row, slice(None) if one.head is None else one.head] = 0
         keep = np.tile(keep, (halves, 1)).reshape(-1, width, *[1] * len(rest))
