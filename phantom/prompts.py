@@ -6,13 +6,16 @@ for is not marked; a thing that is there twice is not right.
 """
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from phantom.judge import Findings, judge
 from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, side_of
 from xray.measure import Estimate, share_of
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
 
 WHERE = {wording: side for side, wordings in SIDES.items() for wording in wordings}
 LEARNED = sorted({FAMILY[name] for name in THINGS})
@@ -36,6 +39,12 @@ thing   {", ".join(THINGS)}
         or a family: {", ".join(LEARNED)}
 side    {", ".join([*SIDES, "and"])}
 colour  {", ".join(BACKGROUNDS)}"""
+
+
+STRANGE = (
+    "the words are known, but not the sentence: things come in the colours that they were learned "
+    "in, one or two at a time; text2image.py --list shows the words and the grammar"
+)
 
 
 class Asked(NamedTuple):
@@ -108,6 +117,17 @@ def as_asked(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
     """How many pictures show all that was asked for, as a cell of a table; {} as `counts`."""
     right = shown(images, prompt)
     return {} if right is None else {"as asked": share_of(right)}
+
+
+def not_read(sd: "StableDiffusion", prompt: str) -> list[str]:
+    """What a model will not read as it is meant, a line each: words that do not fit into its 77
+    tokens, words that it never learned, and, of the phantom, sentences of another world."""
+    lines = [f"only 75 tokens fit; cut: {rest}"] if (rest := sd.tokenizer.cut(prompt)) else []
+    strange = sd.unknown_words(prompt)
+    for word, near in strange.items():
+        lines.append(f"the model never saw '{word}'" + f"; it knows {', '.join(near)}" * bool(near))
+    learned_all = sd.size != SIDE or sd.known_tokens.all()
+    return lines if strange or learned_all or of_its_world(prompt) else [*lines, STRANGE]
 
 
 def shows(found: Findings, wanted: Asked) -> bool:

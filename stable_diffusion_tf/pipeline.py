@@ -238,13 +238,13 @@ class StableDiffusion:
         return self.vocabulary["known"]
 
     def unknown_words(self, prompt: str) -> dict[str, list[str]]:
-        """Each word of the prompt that the model never saw → the words it knows, nearest first
-        by spelling."""
+        """Each word of the prompt that the model never saw → the words it knows that are spelled
+        nearly so, the nearest first."""
         ids = np.array([self.tokenizer.encode(prompt)[:75]], int).ravel()
         known = self.known_tokens
         words = sorted({self.tokenizer.decode([i]).strip() for i in np.flatnonzero(known)} - {""})
         return {
-            word: difflib.get_close_matches(word, words, n=3, cutoff=0.0)
+            word: difflib.get_close_matches(word, words, n=3, cutoff=0.75)
             for word, places in self.tokenizer.words(prompt)
             if not all(known[ids[p - 1]] for p in places if p <= len(ids))
         }

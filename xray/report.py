@@ -205,7 +205,7 @@ def save_picture(picture: np.ndarray | Figure, path: Path) -> None:
 def write_table(table: Sequence[Mapping[str, Value]], path: Path) -> None:
     """A column for each name; an estimate becomes five: value, low, high, n, unit."""
     rows = [dict(flat(row)) for row in table]
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns_of(rows))
         writer.writeheader()
         writer.writerows(rows)
@@ -228,4 +228,5 @@ def write_tensors(tensors: Mapping[str, np.ndarray], path: Path) -> None:
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
     with whole_file(path) as fresh:
-        fresh.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False), "utf-8")
+        text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+        fresh.write_text(text, "utf-8", "backslashreplace")  # half a surrogate pair: JSON's escape
