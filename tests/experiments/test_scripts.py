@@ -22,7 +22,8 @@ from stable_diffusion_tf.checkpoint.open import SHIPPED
 from tests import interrupt
 from tests.formats import Call, Global, write_zip
 from tests.stable_diffusion_tf.test_taesd import draw_tensors, write_taesd
-from xray import script
+from xray import measure, script
+from xray.report import read_report
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = test_image_encoder.sample()
@@ -150,13 +151,17 @@ def test_a_long_prompt_is_told_what_was_cut(tmp_path, monkeypatch, capfd):
 def test_image_encoder_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(test_image_encoder.main, "--size", 64, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_image_encoder")
-    assert spread(folder / "grace_hopper.png") > 10
-    arrays = load_file(folder / "grace_hopper.safetensors")
-    assert arrays["image"].shape == arrays["round_trip"].shape == (1, 64, 64, 3)
-    assert arrays["mean"].shape == arrays["deviation"].shape == (1, 16, 16, 4)
-    assert (arrays["deviation"] > 0).all()
+    assert spread(folder / "figure.png") > 10 and folder.name.endswith("-phantom")
+    arrays = load_file(folder / "tensors.safetensors")
+    assert arrays["grace_hopper.image"].shape == (1, 64, 64, 3)
+    assert arrays["grace_hopper.round_trip"].shape == (1, 64, 64, 3)
+    mean, std = arrays["grace_hopper.mean"], arrays["grace_hopper.std"]
+    assert mean.shape == std.shape == (1, 16, 16, 4) and (std > 0).all()
+    report, _ = read_report(folder / "report.json")
+    known = measure.psnr(arrays["grace_hopper.image"], arrays["grace_hopper.round_trip"])[0]
+    assert report.numbers["PSNR"].value == pytest.approx(known) and report.control.passed
     said, complained = capfd.readouterr()
-    assert complained == "" and "PSNR" in said and "control" in said
+    assert complained == "" and "finding  grace_hopper.jpg comes back with " in said
 
 
 @pytest.mark.usefixtures("loaded")
@@ -170,17 +175,19 @@ def test_image_encoder_takes_a_folder(tmp_path, monkeypatch, capfd):
     (photos / "notes.txt").write_text("no picture")
     out = tmp_path / "out"
     call(test_image_encoder.main, photos, "--size", 64, "--out", out, monkeypatch=monkeypatch)
-    saved = sorted(p.name for p in only(out / "test_image_encoder").iterdir())
-    assert saved == [f"trip.{i}.{kind}" for i in (1, 2) for kind in ("png", "safetensors")]
+    folder = only(out / "test_image_encoder")
+    assert {"figure.png", "sheet-trip.2.png", "table.csv"} < {p.name for p in folder.iterdir()}
+    report, _ = read_report(folder / "report.json")
+    assert report.numbers["PSNR"].n == 2 and len(report.table) == 2
 
 
 def test_image_encoder_tells_the_path_that_was_written(tmp_path, monkeypatch, capfd):
     photo, out = tmp_path / "IMG $_{ 2024.01.05.png", tmp_path / "out"
     Image.effect_noise((64, 64), 50).save(photo)
     call(test_image_encoder.main, photo, "--size", 32, "--out", out, monkeypatch=monkeypatch)
-    told = [line.split(maxsplit=1)[1] for line in capfd.readouterr().out.splitlines()[-2:]]
+    told = [line.split(maxsplit=1)[1] for line in capfd.readouterr().out.splitlines()[-4:]]
     folder = only(out / "test_image_encoder")
-    assert sorted(told) == sorted(map(str, folder.iterdir())) and len(told) == 2
+    assert sorted(told) == sorted(map(str, folder.iterdir())) and len(told) == 4
 
 
 UNET, VAE = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))

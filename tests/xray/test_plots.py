@@ -29,13 +29,14 @@ def test_a_strip_wants_a_label_for_each():
 
 def test_the_encoder_sheet_shows_all_channels_on_one_scale():
     image, mean = RNG.uniform(-1, 1, (16, 16, 3)), RNG.normal(size=(4, 4, 4))
-    figure = image_encoder.encoder_sheet(image, image, mean, np.abs(mean), "title")
+    arrays = {"image": image, "round_trip": image, "mean": mean, "std": np.abs(mean)}
+    figure = image_encoder.encoder_sheet(arrays, "title")
     titled = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     for i in range(4):
-        shown = titled[f"mean, channel {i}"].images[0]
+        shown = titled[f"posterior mean, channel {i}"].images[0]
         np.testing.assert_array_equal(shown.get_array(), mean[..., i])
         assert shown.get_clim() == (-np.abs(mean).max(), np.abs(mean).max())
-        assert titled[f"deviation, channel {i}"].images[0].get_clim()[0] == 0
+        assert titled[f"posterior std, channel {i}"].images[0].get_clim()[0] == 0
     assert titled["error, % of full scale"].images[0].get_array().max() == 0
 
 
