@@ -8,49 +8,43 @@ from safetensors.numpy import load_file
 from experiments import test_latent_statistics as statistics
 from phantom.world import render, scenes
 from tests.experiments.test_scripts import call, check_refusal, only, spread
+from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
 SMALLEST = ["--number", 8]
 
 
-def test_the_scale_is_one_over_the_deviation_of_all_values():
+def test_the_scale_is_one_over_the_standard_deviation_of_all_values():
     rng = np.random.default_rng(0)
     picture = np.tile([1, -1], 32)[:, None, None, None]
     latents = 2 * rng.standard_normal((64, 16, 16, 4)) + picture + [2, -2, 2, -2]
-    scale, low, high = statistics.find_scale(latents, rng)
-    assert scale == pytest.approx(1 / 3, rel=0.01), "2² in a cell, 1² by picture, 2² by channel"
+    scale, low, high, *_ = statistics.find_factor(latents, rng)
+    assert scale == pytest.approx(1 / 3, rel=0.01), "2² in a position, 1² by picture, 2² by channel"
     assert low < scale < high and high - low < 0.02
 
 
-def test_the_interval_is_over_pictures_and_not_over_cells():
+def test_the_interval_is_over_pictures_and_not_over_positions():
     rng = np.random.default_rng(0)
     power = np.tile([1, 3], 200)[:, None, None, None]
     latents = np.sqrt(power) * rng.standard_normal((400, 16, 16, 4))
-    scale, low, high = statistics.find_scale(latents, rng)
+    scale, low, high, *_ = statistics.find_factor(latents, rng)
     error = 1 / np.sqrt(400)  # of the mean power, which is 2
     assert high - low == pytest.approx(2 * 1.96 * scale / 2 * error / 2, rel=0.12)
-
-
-def test_the_title_counts_the_channels_that_are_normal():
-    rng = np.random.default_rng(0)
-    normal = rng.standard_normal((64, 16, 16))
-    latents = np.stack([normal, normal**3, 5 * normal + 1, rng.uniform(size=normal.shape)], -1)
-    title = statistics.finding(latents, 0.2, 0.25)
-    assert title.startswith("64 pictures give a scale of 0.2000, 20.0 % from the model's 0.2500")
-    assert title.endswith("2 of 4 channels are normal")
 
 
 def test_it_saves_sheet_and_latents(tmp_path, monkeypatch, capfd):
     call(statistics.main, "--number", 32, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_latent_statistics")
-    assert spread(folder / "statistics.png") > 10
-    saved = load_file(folder / "latents.safetensors")
-    assert saved["pictures"].shape == saved["noise"].shape == (32, 16, 16, 4)
-    assert 1 / saved["pictures"].std() == pytest.approx(0.3074, rel=0.1), "the phantom's own"
-    said, complained = capfd.readouterr()
-    assert complained == "" and "scale of pictures" in said and "channel 3: mean" in said
-    assert str(folder / "statistics.png") in said
+    assert spread(folder / "figure.png") > 10
+    saved = load_file(folder / "tensors.safetensors")
+    assert saved["pictures"].shape == saved["pure noise"].shape == (32, 16, 16, 4)
+    report, _ = read_report(folder / "report.json")
+    factor = report.numbers["scaling factor"]
+    assert factor.value == pytest.approx(1 / saved["pictures"].std(dtype=np.float64), rel=1e-5)
+    assert factor.value == pytest.approx(0.3074, rel=0.1), "the phantom's own"
+    assert report.table[3]["std"] == pytest.approx(saved["pictures"][..., 3].std(), rel=1e-5)
+    assert capfd.readouterr().err == ""
 
 
 def test_it_takes_a_folder(tmp_path, monkeypatch):
@@ -60,7 +54,7 @@ def test_it_takes_a_folder(tmp_path, monkeypatch):
         Image.fromarray(render(scene)).resize((80, 90)).save(photos / f"{i}.png")
     (photos / "notes.txt").write_text("no picture")
     call(statistics.main, photos, *SMALLEST, "--out", out, monkeypatch=monkeypatch)
-    saved = load_file(only(out / "test_latent_statistics") / "latents.safetensors")
+    saved = load_file(only(out / "test_latent_statistics") / "tensors.safetensors")
     assert saved["pictures"].shape == (8, 16, 16, 4)
     assert saved["pictures"].mean((1, 2, 3)).std() > 0.1
 
