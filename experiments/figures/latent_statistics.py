@@ -34,12 +34,11 @@ def latent_sheet(
     edges = np.linspace(-REACH, REACH, 81) * first.std() + first.mean()
     for i, axes in enumerate(grid[:channels]):
         draw_channel(axes, {key: y[..., i].ravel() for key, y in latents.items()}, edges)
-        axes.set_title(f"channel {i}", fontsize=10)
+        axes.set_title(f"raw values of channel {i}", fontsize=10)
     for axes in grid[channels:]:
         axes.set_axis_off()
     handles, labels = grid[0].get_legend_handles_labels()
     right.legend(handles, labels, fontsize=9, frameon=False, loc="outside lower center", ncols=3)
-    right.supxlabel("raw latent value", fontsize=10)
     head_line(figure, title)
     return figure
 
@@ -47,7 +46,7 @@ def latent_sheet(
 def draw_channel(axes: Axes, values: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
     x = next(iter(values.values()))
     bell = np.exp(-(((edges - x.mean()) / x.std()) ** 2) / 2) / (x.std() * np.sqrt(2 * np.pi))
-    axes.fill_between(edges, bell, color="0.85", label="Gaussian of the pictures' mean and width")
+    axes.fill_between(edges, bell, color="0.85", label="Gaussian")
     for (key, y), (colour, line, _) in zip(values.items(), STYLES, strict=False):
         density, _ = np.histogram(y, edges, density=True)
         axes.plot((edges[1:] + edges[:-1]) / 2, density, line, color=colour, lw=1.2, label=key)
