@@ -1,6 +1,5 @@
 """The forward process → matplotlib Figure. Nothing here shows or saves."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,21 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stable_diffusion_tf import scheduler
+from xray.methods.forward_process import Seen
 from xray.plain_figure import PlainFigure
-from xray.plots import as_shown, picture
+from xray.plots import as_shown, head_line, picture
 
 RIGHT, WRONG, OTHER = "#0072B2", "#D55E00", "#009E73"  # told apart by the colour-blind
 LINES = ("-.", "--", "-")  # and in print
-
-
-class Seen(NamedTuple):
-    """What was measured of x at some timesteps, (n,) each but the last."""
-
-    t: np.ndarray
-    share: np.ndarray  # x0's amplitude in x; the formula: √ᾱ
-    noise: np.ndarray  # the variance of what is left of x without it; the formula: 1 − ᾱ
-    variance: np.ndarray  # of x; the formula: 1 − ᾱ + ᾱ·var(x0)
-    values: np.ndarray  # (n, values): x itself
 
 
 class Schedule(NamedTuple):
@@ -56,7 +46,7 @@ def forward_sheet(
     draw_variances(panels[1], seen, right, wrong, x0_variance)
     draw_snr(panels[2], seen, right, wrong)
     draw_densities(panels[3], seen, (0, len(seen.t) // 2, -1))
-    figure.suptitle("\n".join(textwrap.wrap(title, 120)), fontsize=12)
+    head_line(figure, title)
     return figure
 
 
@@ -104,16 +94,16 @@ def draw_snr(axes: Axes, seen: Seen, right: Schedule, wrong: Schedule) -> None:
 def draw_densities(axes: Axes, seen: Seen, which: Sequence[int]) -> None:
     """Standardised, so that only the form of the distribution is compared."""
     edges = np.linspace(-4, 4, 61)
-    normal = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)
-    axes.fill_between(edges, normal, color="0.85", label="normal")
+    gaussian = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)
+    axes.fill_between(edges, gaussian, color="0.85", label="Gaussian")
     for i, colour, line in zip(which, (WRONG, OTHER, RIGHT), LINES, strict=True):
         x = seen.values[i]
         density, _ = np.histogram((x - x.mean()) / x.std(), edges, density=True)
         axes.plot(
             (edges[1:] + edges[:-1]) / 2, density, line, color=colour, label=f"t = {seen.t[i]}"
         )
-    name(axes, "is x normal?", "density")
-    axes.set_xlabel("value of x, in deviations from its mean")
+    name(axes, "is x_t Gaussian?", "density")
+    axes.set_xlabel("value of x, in standard deviations")
 
 
 def decibel(t: int | np.ndarray, alphas: np.ndarray) -> float | np.ndarray:

@@ -1,16 +1,14 @@
-"""Sampling with more or less fresh noise → matplotlib Figure. Nothing here shows or saves."""
+"""Sampling with more or less noise added back → matplotlib Figure. Nothing here shows or saves."""
 
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from xray import measure
 from xray.plain_figure import PlainFigure
-from xray.plots import STYLES, as_shown, picture
+from xray.plots import STYLES, as_shown, head_line, picture
 
 SHOWN = 4  # pictures of each rule
 
@@ -23,27 +21,16 @@ class Curves(NamedTuple):
     due: np.ndarray  # (steps,)
 
 
-def noise_sheet(
-    names: Sequence[str],
-    images: np.ndarray,
-    curves: Curves,
-    bars: Mapping[str, np.ndarray],
-    title: str,
-) -> Figure:
-    """What each rule draws from the same noises, the variance on the way, and what it ends in.
+def noise_sheet(names: Sequence[str], images: np.ndarray, curves: Curves, title: str) -> Figure:
+    """What each rule draws from the same noises, and the variance on the way.
 
-    images: (rules, pictures, H, W, 3) in [-1, 1]; bars: name → (rules, pictures), per cent.
+    images: (rules, pictures, H, W, 3) in [-1, 1].
     """
-    figure = PlainFigure(figsize=(14, 10), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(6, 7))
+    figure = PlainFigure(figsize=(14, 8), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(6, 8))
     draw_pictures(left, names, images)
-    above, below = right.subfigures(2, 1, height_ratios=(6, 4))
-    draw_variances(above.subplots(), names, curves)
-    panels = below.subplots(1, len(bars), sharey=True, squeeze=False)[0]
-    for axes, (label, values) in zip(panels, bars.items(), strict=True):
-        draw_means(axes, names, values)
-        axes.set_xlabel(f"{label}, %")
-    figure.suptitle("\n".join(textwrap.wrap(title, 125)), fontsize=12)
+    draw_variances(right.subplots(), names, curves)
+    head_line(figure, title)
     return figure
 
 
@@ -75,16 +62,5 @@ def draw_variances(axes: Axes, names: Sequence[str], curves: Curves) -> None:
     axes.set_ylim(0.7 * min(curves.variances.min(), 0.2), 1.3 * max(curves.variances.max(), 2))
     axes.set_xlim(1000, 0)
     axes.set_xlabel("timestep t, from noise to picture")
-    axes.set_ylabel("variance of x at t")
+    axes.set_ylabel("variance of x_t")
     axes.legend(fontsize=9, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-
-
-def draw_means(axes: Axes, names: Sequence[str], values: np.ndarray) -> None:
-    """The mean over pictures and its standard error, a line for each rule."""
-    at = np.arange(len(names))
-    axes.barh(at, values.mean(1), 0.7, color="#56B4E9")
-    error = measure.standard_error(values, axis=1)
-    axes.errorbar(values.mean(1), at, xerr=error, fmt="none", ecolor="black", capsize=3)
-    axes.set_yticks(at, names, fontsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(0, 1.1 * max(float((values.mean(1) + np.nan_to_num(error)).max()), 1e-3))
