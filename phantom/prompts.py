@@ -6,12 +6,14 @@ for is not marked; a thing that is there twice is not right.
 """
 
 import re
+from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from phantom.judge import Findings, judge
-from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, side_of
+from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
 from xray.measure import Estimate, share_of
 
 if TYPE_CHECKING:
@@ -73,6 +75,14 @@ def of_its_world(prompt: str) -> bool:
     return SENTENCE.fullmatch(" ".join(prompt.lower().split())) is not None
 
 
+def examples(seed: int, number: int) -> list[str]:
+    """Captions that say all of their scene, of one thing and of two by turns."""
+    drawn = ([scene.caption for scene in scenes(seed, 4 * number, count=n)] for n in (1, 2))
+    single, double = ([text for text in some if all(asked(text)[:2])] for some in drawn)
+    double = [text for text in double if asked(text).side]
+    return [*chain(*zip(single, double, strict=False))][:number]
+
+
 def asked(prompt: str) -> Asked:
     said = " ".join(prompt.lower().split())
     things = frozenset(re.findall(THING, said))
@@ -111,6 +121,18 @@ def counts(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
     judged = marks(images, prompt)
     told = {} if judged is None else judged._asdict()
     return {name: share_of(mark) for name, mark in told.items() if mark is not None}
+
+
+def counts_of_each(images: np.ndarray, prompts: Sequence[str]) -> dict[str, Estimate]:
+    """As `counts`, of pictures (n, H, W, 3) with a prompt each."""
+    judged = [marks(one[None], prompt) for one, prompt in zip(images, prompts, strict=True)]
+    if None in judged:
+        return {}
+    found = {
+        name: [mark for one in judged if (mark := getattr(one, name)) is not None]
+        for name in Marks._fields
+    }
+    return {name: share_of(np.array(some)) for name, some in found.items() if some}
 
 
 def as_asked(images: np.ndarray, prompt: str) -> dict[str, Estimate]:

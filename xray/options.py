@@ -16,6 +16,7 @@ from stable_diffusion_tf.errors import UsageError
 
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 Other = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")]
+Prompts = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 Picture = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
 Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
 Precision = Literal["float32", "bfloat16", "float16-storage"]
@@ -40,8 +41,9 @@ class Options:
     @property
     def subject(self) -> str:
         """What the run's folder is named after."""
+        prompts = getattr(self, "prompt", ""), *getattr(self, "prompts", ())
         picture = getattr(self, "picture", None)
-        return getattr(self, "prompt", "") or (picture.stem if picture else self.weights)
+        return next(filter(None, prompts), picture.stem if picture else self.weights)
 
     def check(self) -> None:
         """Raises UsageError for what no run can be made of; called before the model is loaded."""

@@ -1,7 +1,7 @@
 """What the text encoder makes of prompts → matplotlib Figures. Nothing here shows or saves."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle, groupby
 from typing import NamedTuple
 
@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xray.measure import standard_error
 from xray.plain_figure import PlainFigure
-from xray.plots import AMOUNT, SIGNED, STYLES, picture
+from xray.plots import AMOUNT, SIGNED
 
 MARKS = (  # colour, marker: told apart by either
     ("#0072B2", "o"),
@@ -144,59 +143,3 @@ def draw_contrast(figure: Figure, axes: Axes, pair: Contrast) -> None:
     names = " and ".join(f"“{name}”" for name in pair.names)
     axes.set_title("\n".join(textwrap.wrap(f"where {names} differ", 55)), fontsize=11)
     figure.colorbar(shown, ax=axes, label="|difference|")
-
-
-# --- the layers of the text encoder ------------------------------------------------------------
-
-
-class Row(NamedTuple):
-    """One prompt's pictures, (layers, H, W, 3) uint8, and what stands under each of them."""
-
-    prompt: str
-    images: np.ndarray
-    marks: Sequence[str]
-
-
-def layers_sheet(
-    rows: Sequence[Row],
-    columns: Sequence[str],
-    layers: Sequence[str],
-    curves: Mapping[str, Mapping[str, np.ndarray]],
-    title: str,
-) -> Figure:
-    """A row of pictures for each prompt, a column for each layer; curves over all layers.
-
-    curves: what is measured → group → its values, (layers, prompts), of which the mean is drawn
-    with its standard error.
-    """
-    height = max(1.6 * len(rows), 3.2 * len(curves), 4.5) + 0.8
-    figure = PlainFigure(figsize=(1.6 * len(columns) + 7.2, height), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.6 * len(columns) + 1.4, 5.8))
-    grid = left.subplots(len(rows), len(columns), squeeze=False)
-    for cells, row in zip(grid, rows, strict=True):
-        for axes, image, mark in zip(cells, row.images, row.marks, strict=True):
-            picture(axes, image)
-            axes.set_xlabel(mark, fontsize=8, labelpad=2)
-        words = "\n".join(textwrap.wrap(row.prompt, 16))
-        cells[0].set_ylabel(words, fontsize=9, rotation=0, ha="right", va="center")
-    for axes, name in zip(grid[0], columns, strict=True):
-        axes.set_title(name, fontsize=10)
-    panels = right.subplots(len(curves), 1, squeeze=False)[:, 0]
-    for axes, (name, groups) in zip(panels, curves.items(), strict=True):
-        draw_curves(axes, layers, groups)
-        axes.set_ylabel(name)
-    panels[-1].set_xlabel("the last layer that acts")
-    figure.suptitle("\n".join(textwrap.wrap(title, int(10 * figure.get_figwidth()))), fontsize=12)
-    return figure
-
-
-def draw_curves(axes: Axes, layers: Sequence[str], groups: Mapping[str, np.ndarray]) -> None:
-    for (name, values), (colour, line, marker) in zip(groups.items(), STYLES, strict=False):
-        mean, error = values.mean(1), standard_error(values, 1)
-        at = np.arange(len(layers))
-        style = {"color": colour, "ls": line, "marker": marker, "ms": 5, "capsize": 3}
-        axes.errorbar(at, mean, np.nan_to_num(error), label=name, **style)
-    axes.set_xticks(range(len(layers)), layers, fontsize=9, rotation=90 if len(layers) > 5 else 0)
-    axes.grid(axis="y", color="0.9")
-    if len(groups) > 1:
-        axes.legend(fontsize=8, frameon=False, loc="best")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from phantom.prompts import GRAMMAR, asked, marks, of_its_world, shown
+from phantom.prompts import GRAMMAR, asked, counts_of_each, examples, marks, of_its_world, shown
 from phantom.world import BACKGROUNDS, FAMILY, THINGS, Scene, Thing, render, scenes
 
 RABBIT, CAT = Thing("rabbit", "", 4, 4), Thing("cat", "small", 8, 40)
@@ -50,6 +50,24 @@ def test_a_picture_gets_three_marks(prompt, right):
     got = marks(picture(RABBIT, CAT), prompt)
     assert [None if mark is None else bool(mark[0]) for mark in got] == [*right]
     assert shown(picture(RABBIT, CAT), prompt).tolist() == [False not in right]
+
+
+def test_pictures_with_a_prompt_each_are_counted_where_a_mark_is_asked_for():
+    images = np.concatenate([picture(RABBIT, CAT), picture(RABBIT), picture(CAT)])
+    found = counts_of_each(images, ["a rabbit left of a cat", "a rabbit on purple", "a dog"])
+    assert {name: one.short for name, one in found.items()} == {
+        "things": "2 of 3",
+        "background": "1 of 1",
+        "side": "1 of 1",
+    }
+    assert counts_of_each(images, ["a rabbit", "a rabbit", "a dream"]) == {}
+
+
+def test_examples_say_all_of_their_scenes_of_one_thing_and_of_two_by_turns():
+    wanted = [asked(prompt) for prompt in examples(0, 32)]
+    assert [len(one.things) for one in wanted] == [1, 2] * 16
+    assert all(one.background and (one.side or len(one.things) == 1) for one in wanted)
+    assert len({*wanted}) > 30 and examples(1, 32) != examples(0, 32)
 
 
 def test_a_doubled_thing_is_not_right():

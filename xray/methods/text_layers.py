@@ -1,6 +1,6 @@
-"""The text encoder layer by layer: contexts from the state after each, and their pictures."""
+"""The text encoder with parts of its layers ablated, and how near its context stays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from operator import mul
 from typing import TYPE_CHECKING
@@ -9,51 +9,50 @@ import numpy as np
 
 from xray.measure import cosine
 
-from .drawing import paint
-
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
-ADDED = "text_encoder.text_model.encoder.layers.{}.{}"  # what a part of a layer adds to its input
-PARTS = ("self_attn", "mlp")
+PARTS = ("self_attn", "mlp")  # of a layer; each adds something to what comes in
+ADDED = "text_encoder.text_model.encoder.layers.{}.{}"
 
 
-def from_layers(sd: "StableDiffusion", texts: Sequence[str]) -> np.ndarray:
-    """The context as it would be if the embeddings, or any layer, were the last: (layers + 1, b,
-    77, width). The layers after it add nothing, so its state reaches the final norm as it is."""
+def ablations(layers: int) -> dict[str, np.ndarray]:
+    """What acts, by name → which parts of which layers that is, (layers, 2) bool: the first layers
+    alone, from none to all (as a logit lens), and all but the self-attention of one."""
+    order, everything = np.arange(layers), np.ones((layers, len(PARTS)), bool)
+    made = {first_layers(n): everything & (order < n)[:, None] for n in range(layers + 1)}
+    for i in order:
+        made[all_but_attention(i + 1)] = everything.copy()
+        made[all_but_attention(i + 1)][i, 0] = False
+    return made
+
+
+def first_layers(n: int) -> str:
+    return ("embeddings alone", "layer 1", "layers 1 and 2")[n] if n < 3 else f"layers 1 to {n}"
+
+
+def all_but_attention(n: int) -> str:
+    return f"all but the attention of layer {n}"
+
+
+def encode_ablated(sd: "StableDiffusion", texts: Sequence[str], acting: np.ndarray) -> np.ndarray:
+    """Contexts (ablations, b, 77, width), where only some parts of the layers act, (ablations,
+    layers, 2) bool: the others add nothing (zero ablation), and the final norm is applied."""
     from xray.probe import Edit, capture
 
-    count, b = sd.text_config.num_hidden_layers, len(texts)
-    acting = np.repeat(np.arange(count + 1), b)[:, None, None]  # layers, of each row of the batch
+    scales = np.repeat(acting, len(texts), axis=0).astype(np.float32)[..., None, None]
     edits = [
-        Edit([ADDED.format(i, part) for part in PARTS], partial(mul, np.float32(i < acting)))
-        for i in range(count)
+        Edit([ADDED.format(layer, part)], partial(mul, scales[:, layer, i]))
+        for layer in range(acting.shape[1])
+        for i, part in enumerate(PARTS)
     ]
-    ids = np.tile(sd.tokenize(texts), (count + 1, 1))
+    ids = np.tile(sd.tokenize(texts), (len(acting), 1))
     context, _ = capture(sd.network("text_encoder"), ids, edits=edits)
-    return context.reshape(count + 1, b, *context.shape[1:])
+    return context.reshape(len(acting), len(texts), *context.shape[1:])
 
 
-def paint_each(
-    sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: Mapping
-) -> np.ndarray:
-    """Each context (b, 77, width) drawn from each noise (n, h, w, 4): (b, n, H, W, 3) uint8."""
-    b, n = len(contexts), len(noise)
-    images = paint(sd, np.repeat(contexts, n, axis=0), np.tile(noise, (b, 1, 1, 1)), run)
-    return images.reshape(b, n, *images.shape[1:])
-
-
-def likeness(contexts: np.ndarray) -> np.ndarray:
-    """The cosine of each layer's context with the last one's, all vectors as one: (layers, b, 77,
-    width) → (layers, b)."""
+def likeness(contexts: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The cosine of each context with that of the whole encoder, all vectors as one: (ablations, b,
+    77, width), (b, 77, width) → (ablations, b)."""
     flat = contexts.reshape(*contexts.shape[:2], -1)
-    return cosine(flat, flat[-1:], axis=-1)
-
-
-def find_onset(shares: np.ndarray) -> int | None:
-    """The layer from which on pictures show the thing at least half as often as from the last, and
-    none where they never do: (layers,) → its index."""
-    if not shares[-1]:
-        return None
-    below = np.flatnonzero(shares < shares[-1] / 2)
-    return int(below[-1]) + 1 if len(below) else 0
+    return cosine(flat, whole.reshape(len(whole), -1)[None], axis=-1)
