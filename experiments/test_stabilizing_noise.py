@@ -102,7 +102,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
 def find(table: Sequence[Mapping[str, Any]], blurred: bool) -> str:
     """What leaving the sampling noise out does to the variance, and to detail."""
     none = table[NONE]["least variance"]
-    ends = "and pictures lose detail" if blurred else "but pictures lose no detail"
+    ends = "and pictures lose detail" if blurred else "with no significant loss of detail"
     return f"Without its sampling noise DDPM's variance falls to {none} of the schedule's, {ends}."
 
 
