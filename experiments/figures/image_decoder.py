@@ -10,12 +10,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from xray.measure import standard_error
 from xray.measure.telling import with_error
 from xray.methods.linear_decoder import Linear
 from xray.methods.receptive_field import HELD, Reach
 from xray.plain_figure import PlainFigure
-from xray.plots import AMOUNT, SIGNED, STYLES, as_shown, picture
+from xray.plots import AMOUNT, SIGNED, STYLES, as_shown, head_line, picture
 
 
 def decoder_sheet(
@@ -121,10 +120,10 @@ def draw_reach(axes: Axes, reach: Reach) -> None:
 
 
 class Sweep(NamedTuple):
-    """Latents with a share of their cells replaced by noise of an amplitude, and decoded."""
+    """Latents with a share of their positions replaced by noise of an amplitude, and decoded."""
 
     shares: tuple[float, ...]
-    amplitudes: tuple[float, ...]  # in deviations of the latent
+    amplitudes: tuple[float, ...]  # in standard deviations of the latent
     pictures: np.ndarray  # (shares, amplitudes, H, W, 3) in [-1, 1]: the first one
     psnr: np.ndarray  # (shares, amplitudes, n) dB
 
@@ -144,17 +143,16 @@ def corruption_sheet(sweep: Sweep, loss: float, title: str) -> Figure:
         axes.set_ylabel(f"{share:.0%}", fontsize=11)
     for axes, amplitude in zip(grid[-1], sweep.amplitudes, strict=True):
         axes.set_xlabel(f"{amplitude:g}", fontsize=11)
-    left.supylabel("share of the cells that are replaced", fontsize=10)
-    left.supxlabel("amplitude of the noise, in deviations of the latent", fontsize=10)
+    left.supylabel("share of latent positions that is replaced", fontsize=10)
+    left.supxlabel("amplitude of the noise, in standard deviations", fontsize=10)
     draw_surface(right, sweep, loss)
-    figure.suptitle("\n".join(textwrap.wrap(title, 115)), fontsize=12)
+    head_line(figure, title)
     return figure
 
 
 def draw_surface(figure: Figure, sweep: Sweep, loss: float) -> None:
     axes = figure.subplots()
     mean = sweep.psnr.mean(axis=2)
-    error = standard_error(sweep.psnr, axis=2).max()
     shown = axes.imshow(mean, cmap=AMOUNT, aspect="auto")
     middle = (mean.min() + mean.max()) / 2
     for (row, column), value in np.ndenumerate(mean):
@@ -165,9 +163,9 @@ def draw_surface(figure: Figure, sweep: Sweep, loss: float) -> None:
             axes.plot([column - 0.5, column + 0.5], [row + 0.5] * 2, color="#D55E00", lw=4)
     axes.set_xticks(range(len(sweep.amplitudes)), [f"{a:g}" for a in sweep.amplitudes], fontsize=11)
     axes.set_yticks(range(len(sweep.shares)), [f"{s:.0%}" for s in sweep.shares], fontsize=11)
-    axes.set_xlabel("amplitude of the noise, in deviations of the latent", fontsize=10)
+    axes.set_xlabel("amplitude of the noise, in standard deviations", fontsize=10)
     axes.set_title(
-        f"PSNR, dB: mean of {sweep.psnr.shape[2]} latents, standard errors at most {error:.1f}\n"
+        f"PSNR, dB: mean of {sweep.psnr.shape[2]} latents\n"
         f"below the orange line more than {loss:.0f} dB are lost: the squared error has doubled",
         fontsize=10,
     )

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xray.plain_figure import PlainFigure
-from xray.plots import AMOUNT, SIGNED
+from xray.plots import AMOUNT, SIGNED, head_line
 
 MARKS = (  # colour, marker: told apart by either
     ("#0072B2", "o"),
@@ -34,38 +34,40 @@ def tokens_sheet(
     moves: np.ndarray,
     title: str,
 ) -> Figure:
-    """How alike the tokens' vectors are, how alike growing prompts, and who hears a changed token.
+    """Which vectors a changed token moves, how alike the tokens' vectors are, and growing prompts.
 
     tokens: (n) of one prompt, start and end with them, their cosines (n, n); prompts: (k) that
-    grow, theirs (k, k); moves: (words, n + 1), by how much each token's vector moves, and in the
-    mean those that follow, in per cent of its length, when one word is changed, the first of them
-    token 1; 0 where it does not.
+    grow, theirs (k, k); moves: (words, 77), by how much each token's vector moves, as a share of
+    its length, when one word is changed, the first of them token 1; 0 where it does not.
     """
     figure = PlainFigure(figsize=(16, 6.4), layout="constrained")
     first, second, third = figure.subplots(1, 3)
-    shown = cosine_map(first, alike, tokens)
-    first.set_title("how alike are two tokens' vectors?", fontsize=11)
-    cosine_map(second, grown, prompts)
-    second.set_title("how alike are two prompts, one a part of the other?", fontsize=11)
-    second.set_xlabel("the prompt up to this token (its end token's vector)")
-    figure.colorbar(shown, ax=[first, second], label="cosine", location="bottom", shrink=0.4)
-    draw_moves(figure, third, moves, tokens)
-    figure.suptitle("\n".join(textwrap.wrap(title, 130)), fontsize=12)
+    shown = 100 * np.column_stack([moves[:, : len(tokens)], moves[:, len(tokens) :].mean(1)])
+    draw_moves(figure, first, shown, tokens)
+    drawn = cosine_map(second, alike, tokens)
+    second.set_title("how alike are two tokens' vectors?", fontsize=11)
+    cosine_map(third, grown, prompts)
+    third.set_title("how alike are two prompts, one a part of the other?", fontsize=11)
+    third.set_xlabel("the prompt up to this token (its end token's vector)")
+    figure.colorbar(drawn, ax=[second, third], label="cosine", location="bottom", shrink=0.4)
+    head_line(figure, title)
     return figure
 
 
 def cosine_map(axes: Axes, cosines: np.ndarray, labels: Sequence[str]) -> object:
     """Cosines (n, n), each row and column by its name."""
-    shown = axes.imshow(cosines, cmap=SIGNED, vmin=-1, vmax=1)
+    shown = axes.imshow(cosines, cmap=AMOUNT, vmin=min(0, cosines.min()), vmax=1)
     name_cells(axes, labels, labels)
     return shown
 
 
 def draw_moves(figure: Figure, axes: Axes, moves: np.ndarray, tokens: Sequence[str]) -> None:
     colours = matplotlib.colormaps[AMOUNT].with_extremes(bad="0.85")
-    shown = axes.imshow(np.ma.masked_equal(moves, 0), cmap=colours, vmin=0)
+    shown = axes.imshow(np.ma.masked_less(moves, 1e-4), cmap=colours, vmin=0)
     name_cells(axes, tokens[1 : len(moves) + 1], [*tokens, "all later, mean"])
-    axes.set_title("who hears a changed token? (grey: not moved at all)", fontsize=11)
+    axes.set_title(
+        "which vectors does a changed token move?\ngrey: none may, by the causal mask", fontsize=11
+    )
     axes.set_ylabel("the token that is changed")
     axes.set_xlabel("the token whose vector is looked at")
     label = "the vector moves by, % of its length"
