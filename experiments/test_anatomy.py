@@ -18,19 +18,18 @@ looked up in. The control: the walk finds exactly as many parameters as the chec
 have numbers, part by part.
 """
 
-import csv
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
-from math import prod
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import stable_diffusion_tf
 from experiments.figures import anatomy as figures
-from xray import script
+from xray import options, script
+from xray.options import check_range
+from xray.report import Control, Report
 
 if TYPE_CHECKING:
-    from stable_diffusion_tf import StableDiffusion
-    from xray.methods.anatomy import Block, Layer
+    from xray.methods.anatomy import Block
 
 SD1 = {  # part → parameters, GMACs for 512 × 512 pixels; tests/experiments counts them again
     "text_encoder": (123_060_480, 6.649),
@@ -38,142 +37,64 @@ SD1 = {  # part → parameters, GMACs for 512 × 512 pixels; tests/experiments c
     "decoder": (49_490_199, 1257.3),
     "encoder": (34_163_664, 558.3),
 }
-COLUMNS = ("part", "block", "shape", "parameters", "conv", "dense", "attention", "GMAC", "taps")
-UNREAD = ("text_model.embeddings.position_ids",)  # 0, 1, 2 …, in some files
 
 
-def main(steps: int = 25, weights: str = "phantom", out: Path = Path("outputs")) -> None:
-    """The model as a table and as a drawing.
+@dataclass(frozen=True)
+class Options(options.Options):
+    steps: int = 25
+    """from noise to picture, 1 to 1000, for the work that a picture takes."""
 
-    Args:
-        steps: steps from noise to picture, 1 to 1000, for the work that a picture takes.
-        weights: a model's name, or its folder or file.
-        out: the folder to save into.
-    """
-    sd = script.load_model(weights)
-    from xray.methods import anatomy
+    def check(self) -> None:
+        check_range("steps", self.steps, 1, 1000, 25)
 
-    calls = calls_of(sd, steps)
-    folder = script.make_folder(out, "test_anatomy", Path(weights).name)
-    with script.saving_into(folder):
-        rows, layers = anatomy.blocks(sd)
-        found, stored = sum_by_place(rows), stored_in(sd)
-        title = finding(rows, calls, steps)
-        figure = figures.anatomy_sheet(rows, shares(rows, calls), title)
-        script.save_figure(figure, folder / "anatomy.png")
-        (folder / "blocks.md").write_text(markdown(rows), encoding="utf-8")
-        write_layers(layers, folder / "layers.csv")
-    tell(rows, anatomy.totals(rows))
-    script.conclude(
-        title,
-        f"in the walk {listed(found)}; in the file {listed(stored)}",
-        picture=folder / "anatomy.png",
-        table=folder / "blocks.md",
-        tensors=folder / "layers.csv",
+
+def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
+    from xray.methods import anatomy  # it starts Keras, and --help need not wait for that
+
+    calls = anatomy.calls_of(sd, options.steps)
+    rows, layers = anatomy.blocks(sd)
+    found, stored = anatomy.sum_by_place(rows), anatomy.stored_in(sd)
+    shares, totals = anatomy.shares(rows, calls), anatomy.totals(rows)
+    parameters = sum(row.parameters for row in rows)
+    most = max(rows, key=lambda row: row.parameters)
+    finding = (
+        f"{shares['parameters']['unet']:.0%} of {parameters / 1e6:,.1f} M parameters are in the "
+        f"UNet, which does {shares['work']['unet']:.0%} of the work; {most.part}.{most.name} holds "
+        f"{most.parameters / parameters:.0%}."
     )
-    if found != stored:
-        raise SystemExit("the control failed: the walk does not find the checkpoint's parameters")
+    work = {f"{part}, GMAC": gmacs for part, (_, gmacs, _) in totals.items()}
+    return Report(
+        finding,
+        Control(
+            "parameters in the walk, and in the file",
+            listed(found) + ("; the same" if found == stored else f"; {listed(stored)}"),
+            found == stored,
+            "the walk does not find the checkpoint's parameters",
+        ),
+        numbers={f"{part}, parameters": f"{total[0]:,}" for part, total in totals.items()} | work,
+        table=[
+            {"part": part, "parameters": parameters, "SD 1.x": SD1[part][0]}
+            | {"GMAC": gmacs, "SD 1.x, GMAC": SD1[part][1], "taps": taps}
+            for part, (parameters, gmacs, taps) in totals.items()
+        ],
+        figure=figures.anatomy_sheet(rows, shares, finding),
+        tables={
+            "blocks": [block_row(row) for row in rows],
+            "layers": [layer._asdict() for layer in layers],
+        },
+    )
 
 
-# --- numbers -----------------------------------------------------------------------------------
-
-
-def calls_of(sd: "StableDiffusion", steps: int) -> dict[str, int]:
-    """Part → how often it computes for one picture."""
-    from xray.probe.survey import ORDER, asked
-
-    rounds = {"unet": len(sd.timesteps(steps)), "encoder": 0}
-    return {part: rounds.get(part, 1) * asked(sd, part)[0].shape[0] for part in ORDER}
-
-
-def shares(rows: Sequence["Block"], calls: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Parameters and work → part → its share of them; the work is that of one picture."""
-    held, done = (dict.fromkeys(calls, 0.0) for _ in range(2))
-    for row in rows:
-        held[row.part] += row.parameters
-        done[row.part] += row.gmacs * calls[row.part]
-    told = {"parameters": held, "work": done}
-    return {
-        name: {part: value / sum(parts.values()) for part, value in parts.items()}
-        for name, parts in told.items()
-    }
-
-
-def sum_by_place(rows: Sequence["Block"]) -> dict[str, int]:
-    """Parameters by the folder that they lie in: encoder and decoder share one."""
-    found = {"text_encoder": 0, "unet": 0, "vae": 0}
-    for row in rows:
-        found[row.part if row.part in found else "vae"] += row.parameters
-    return found
-
-
-def stored_in(sd: "StableDiffusion") -> dict[str, int]:
-    """How many numbers the checkpoint's tensors have, by the folder that they lie in."""
-    return {
-        place: sum(
-            prod(shape)
-            for name, shape in sd.checkpoint.source(place).shapes().items()
-            if not any(fnmatch(name, pattern) for pattern in UNREAD)
-        )
-        for place in ("text_encoder", "unet", "vae")
-    }
-
-
-# --- telling -----------------------------------------------------------------------------------
+def block_row(row: "Block") -> dict[str, object]:
+    """A block as a row of a table; multiply-accumulates in millions by kind, and their sum."""
+    shape = "×".join(map(str, row.shape))
+    told = {"part": row.part, "block": row.name, "shape": shape, "parameters": row.parameters}
+    return told | {f"{kind}, M": macs / 1e6 for kind, macs in row.macs.items()} | {"taps": row.taps}
 
 
 def listed(parameters: Mapping[str, int]) -> str:
     return ", ".join(f"{place} {n:,}" for place, n in parameters.items())
 
 
-def cells(row: "Block") -> list[str]:
-    """A row of the table; MACs in millions of multiply-accumulates each, the sum in GMAC."""
-    millions = [f"{macs / 1e6:.1f}" for macs in row.macs.values()]
-    shape = "×".join(map(str, row.shape))
-    return [
-        row.part, row.name, shape, f"{row.parameters:,}", *millions, f"{row.gmacs:.4f}",
-        str(row.taps),
-    ]  # fmt: skip
-
-
-def markdown(rows: Sequence["Block"]) -> str:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def write_layers(layers: Sequence["Layer"], path: Path) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(("address", "kind", "shape", "parameters", "macs"))
-        table.writerows(
-            [*layer[:2], "×".join(map(str, layer.shape)), *layer[3:]] for layer in layers
-        )
-
-
-def tell(rows: Sequence["Block"], totals: Mapping[str, tuple[int, float, int]]) -> None:
-    line = "{:12} {:16} {:>11} {:>10} {:>8} {:>8} {:>9} {:>9} {:>5}"
-    print(line.format(*COLUMNS) + "   (conv, dense, attention: millions of MACs)")
-    for row in rows:
-        print(line.format(*cells(row)))
-    print(f"{'':12} {'parameters':>13} {'SD 1.x':>13} {'GMAC':>9} {'SD 1.x':>9} {'taps':>5}")
-    for part, (parameters, gmacs, taps) in totals.items():
-        known, work = SD1[part]
-        print(f"{part:12} {parameters:13,} {known:13,} {gmacs:9.3f} {work:9.1f} {taps:5}")
-
-
-def finding(rows: Sequence["Block"], calls: Mapping[str, int], steps: int) -> str:
-    held, done = (part["unet"] for part in shares(rows, calls).values())
-    parameters = sum(row.parameters for row in rows)
-    work = sum(row.gmacs * calls[row.part] for row in rows)
-    attention = sum(row.macs["attention"] / 1e9 * calls[row.part] for row in rows) / work
-    most = max(rows, key=lambda row: row.parameters)
-    share = most.parameters / parameters
-    return (
-        f"{parameters / 1e6:,.1f} M parameters, {held:.0%} of them in the UNet; the largest block, "
-        f"{most.part}.{most.name}, has {share:.0%}; a picture in {steps} steps takes {work:,.1f} "
-        f"GMAC, {done:.0%} in the UNet, {attention:.0%} in attention's two products"
-    )
-
-
 if __name__ == "__main__":
-    script.run(main)
+    script.run_experiment(main, Options)

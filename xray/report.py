@@ -49,6 +49,7 @@ class Report:
     numbers: name → value; None: all in the table, named by their row's first cell and their column.
     table: rows, each column → cell. figure: the sheet.
     tensors: name → array. pictures: name → (H, W, 3) uint8 or a Figure, more files than the sheet.
+    tables: name → more tables, which are saved and not printed.
     notes: what the user should know before the table, a line each. film: the folder of a film.
     """
 
@@ -59,6 +60,7 @@ class Report:
     figure: Figure | None = None
     tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
     pictures: Mapping[str, np.ndarray | Figure] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Value]]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     film: Path | None = None
 
@@ -96,6 +98,9 @@ class Report:
         for name, picture in self.pictures.items():
             made[name] = folder / f"{name}.png"
             save_picture(picture, made[name])
+        for name, rows in self.tables.items():
+            made[name] = folder / f"{name}.csv"
+            write_table(rows, made[name])
         if self.film:
             made["film"] = self.film
         files = {kind: str(path.relative_to(folder)) for kind, path in made.items()}

@@ -1,6 +1,5 @@
 """The anatomy of a model → matplotlib Figure. Nothing here shows or saves."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from xray.plain_figure import PlainFigure
-from xray.plots import FILLS
+from xray.plots import FILLS, head_line
 
 if TYPE_CHECKING:
     from xray.methods.anatomy import Block
@@ -47,7 +46,7 @@ def anatomy_sheet(
         draw.get(part, draw_row)(axes, mine, width, height)
     draw_shares(figure.add_axes((11.6 / 15, 1.15 / 11.2, 3.1 / 15, 2.1 / 11.2)), shares)
     draw_key(figure, (4.3 / 15, 4.0 / 11.2))
-    figure.suptitle("\n".join(textwrap.wrap(title, 125)), fontsize=12.5, y=0.985)
+    head_line(figure, title)
     return figure
 
 

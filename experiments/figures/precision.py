@@ -1,6 +1,5 @@
 """Where two runs diverge, value by value."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle, groupby
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from xray.compare import Comparison, Row
 from xray.plain_figure import PlainFigure
-from xray.plots import STYLES
+from xray.plots import STYLES, head_line
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEAST, MOST = 1e-10, 1e2  # relative differences as they are drawn: equal, and infinitely far
@@ -35,7 +34,7 @@ def parting_curves(comparisons: Mapping[str, Comparison], title: str) -> Figure:
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_xlabel("value, in order of execution")
     axes.set_ylabel("relative difference, max|a − b| / max|b|")
-    figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=12)
+    head_line(figure, title)
     figure.legend(loc="outside lower left", fontsize=8, frameon=False)
     return figure
 
@@ -50,6 +49,11 @@ def curve(
     joined = np.where(y == LEAST, np.nan, y)  # no line dives to where values are equal
     label = f"{name}: {comparison.verdict}"
     axes.plot(x, joined, line, color=colour, marker=marker, ms=2.5, lw=0.9, label=label)
+    worst = int(np.argmax([row.difference for row in comparison.rows]))
+    if comparison.first and y[worst] < MOST:
+        told = ".".join(comparison.rows[worst].address.split(".")[-3:])
+        place = {"textcoords": "offset points", "xytext": (0, 7), "fontsize": 7.5}
+        axes.annotate(told, (x[worst], y[worst]), ha="center", color=colour, **place)
     if first := comparison.first:
         i = comparison.rows.index(first)
         axes.plot(x[i], y[i], "*", ms=15, mfc=colour, mec="black", zorder=5, clip_on=False)

@@ -13,6 +13,7 @@ from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray.methods import anatomy
 from xray.probe.survey import bare
+from xray.report import read_report
 
 LATENT, IMAGE = (1, 64, 64, 4), (1, 512, 512, 3)
 SD1 = {  # part → config, inputs
@@ -34,7 +35,7 @@ def test_sd1_is_counted_as_the_literature_does(part, monkeypatch):
 
 
 class Planted(layers.Network):
-    """Two rows of cells out of four, and a dense layer that is called twice."""
+    """Half of the rows and columns, and a dense layer that is called twice."""
 
     def __init__(self):
         super().__init__(name="planted")
@@ -78,24 +79,26 @@ def test_work_is_shared_by_calls():
         anatomy.Block("encoder", "mid_block", (4, 4, 8), True, 10, MACS, 1),
         anatomy.Block("decoder", "mid_block", (4, 4, 8), True, 60, MACS, 1),
     ]
-    part = anatomy_script.shares(rows, {"unet": 3, "encoder": 0, "decoder": 1})
+    part = anatomy.shares(rows, {"unet": 3, "encoder": 0, "decoder": 1})
     assert part["parameters"] == {"unet": 0.3, "encoder": 0.1, "decoder": 0.6}
     assert part["work"] == {"unet": 0.75, "encoder": 0, "decoder": 0.25}
-    assert anatomy_script.sum_by_place(rows) == {"text_encoder": 0, "unet": 30, "vae": 70}
+    assert anatomy.sum_by_place(rows) == {"text_encoder": 0, "unet": 30, "vae": 70}
 
 
 def test_it_saves_drawing_and_tables(tmp_path, monkeypatch, capfd):
     call(anatomy_script.main, "--out", tmp_path / "whole", monkeypatch=monkeypatch)
     folder = only(tmp_path / "whole" / "test_anatomy")
-    assert spread(folder / "anatomy.png") > 10
+    assert spread(folder / "figure.png") > 10
     with open(folder / "layers.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["parameters"]) for row in rows) == 13_410_955
-    assert len((folder / "blocks.md").read_text(encoding="utf-8").splitlines()) == 2 + 32
+    assert len((folder / "blocks.csv").read_text(encoding="utf-8").splitlines()) == 1 + 32
+    report, _ = read_report(folder / "report.json")
+    assert report.numbers["unet, parameters"] == "5,646,756" and len(report.finding.split()) <= 25
     said, complained = capfd.readouterr()
-    lines = [line.split("  ")[0] for line in said.splitlines()[-5:]]
-    assert lines == ["finding", "control", "picture", "table", "tensors"]
-    assert complained == "" and "in the file text_encoder 6,929,152, unet 5,646,756" in said
+    assert (
+        complained == "" and "text_encoder 6,929,152, unet 5,646,756, vae 835,047; the same" in said
+    )
 
 
 def test_the_control_fails_where_a_layer_is_lost(tmp_path, monkeypatch):

@@ -4,14 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from experiments import test_precision
+from experiments.test_precision import Options
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
 from xray.compare import BACKENDS, by_part, compare, reads_of
+from xray.report import read_report
 
 SMALLEST = ["a cat", "--pattern", "text_encoder.*.fc1"]
 FIRST = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
@@ -24,26 +27,22 @@ def alone(monkeypatch) -> None:
     monkeypatch.setattr(
         test_precision,
         "find_inputs",
-        lambda sd, prompt, *_: {"text_encoder": (sd.tokenize(prompt),)},
+        lambda sd, options: {"text_encoder": (sd.tokenize(options.prompt),)},
     )
 
 
 @pytest.mark.arithmetic
 @pytest.mark.bfloat16
-def test_it_tells_where_each_precision_parts(alone, tmp_path, monkeypatch, capfd):
+def test_it_tells_where_each_precision_deviates(alone, tmp_path, monkeypatch, capfd):
     call(test_precision.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_precision")
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "bfloat16.txt",
-        "float16-storage.txt",
-        "parting.png",
-    ]
-    table = (folder / "bfloat16.txt").read_text(encoding="utf-8")
-    assert table.splitlines()[-1] == f"first past 0.0001: {FIRST}"
-    assert spread(folder / "parting.png") > 10
-    said, complained = capfd.readouterr()
-    assert complained == "" and "float32 again: all 3 values are equal" in said
-    assert "float16-storage: 3 values" in said and str(folder / "parting.png") in said
+    assert spread(folder / "figure.png") > 10
+    report, _ = read_report(folder / "report.json")
+    assert report.numbers["bfloat16, first"] == f"first past 0.0001: {FIRST}"
+    assert [row["variant"] for row in report.table] == ["bfloat16", "float16-storage"]
+    assert report.control.outcome == "all 3 values are equal"
+    assert load_file(folder / "tensors.safetensors")["bfloat16"].shape == (3,)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_control_fails_where_float32_differs_from_itself(alone, tmp_path, monkeypatch, capfd):
@@ -58,7 +57,7 @@ def test_the_control_fails_where_float32_differs_from_itself(alone, tmp_path, mo
 
 
 def test_the_networks_are_asked_about_one_run(sd):
-    asked = test_precision.find_inputs(sd, "a cat", 2, 4.0, 0)
+    asked = test_precision.find_inputs(sd, Options(prompt="a cat", steps=2))
     context, uncond = np.split(sd.encode_text(["a cat", ""]), 2)
     _, half = sd.denoise(context, uncond, 2, 4.0)
     latents, times, contexts = asked["unet"]
@@ -73,7 +72,7 @@ def test_a_latent_consistency_model_is_asked_with_its_guidance(tmp_path):
     with np.load(GOLDEN) as found:
         oracles.write(tmp_path, oracles.LCM, json.loads(str(found["lcm/names"])))
     sd = StableDiffusion.load(tmp_path)
-    asked = test_precision.find_inputs(sd, "a cat", 2, 4.0, 0)
+    asked = test_precision.find_inputs(sd, Options(prompt="a cat", steps=2))
     latents, times, contexts, guidance = asked["unet"]
     reads = reads_of(sd, {"unet": asked["unet"]}, "unet")
     expected = sd.predict_noise(latents, times, contexts, guidance=4.0)
@@ -86,7 +85,6 @@ def test_a_latent_consistency_model_is_asked_with_its_guidance(tmp_path):
     [
         (["--tolerance", "0"], "tolerance of 0.0 is not above 0"),
         (["--pattern", "unet.nothing", "--steps", "1"], "no tap matches"),
-        (["--steps", "0"], "steps must be from 1 to 1000"),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],
 )
@@ -98,13 +96,13 @@ def test_the_other_backends_are_tried_where_they_are_installed(monkeypatch):
     tried = []
     monkeypatch.setattr(test_precision, "find_spec", lambda name: name != "torch")
     monkeypatch.setattr(test_precision, "reads_on", lambda *given, **_: tried.append(given))
-    found = test_precision.variants("tensorflow", "phantom", {}, "*")
+    found = test_precision.variants("tensorflow", str, "phantom", {}, "*")
     assert list(found) == ["bfloat16", "float16-storage", BACKENDS["jax"]]
     found["JAX"]()
     assert tried == [("jax", {}, "phantom")]
 
 
-def test_the_title_names_the_variant_that_parts_furthest_and_its_part():
+def test_the_title_names_the_variant_that_deviates_most_and_its_part():
     exact = {"unet.conv_in": np.ones(3), "vae.decoder": np.ones(3)}
     runs = {"a": {"unet.conv_in": 1.25}, "b": {"vae.decoder": 1.002}, "c": {}}
     found = {
@@ -112,8 +110,8 @@ def test_the_title_names_the_variant_that_parts_furthest_and_its_part():
         for name, run in runs.items()
     }
     assert by_part(found["a"])["UNet down"].difference == 0.25
-    title = test_precision.finding(found)
-    assert title.startswith("a parts furthest from float32, by 25.0 % (UNet down)")
-    assert title.endswith("the others by 0.2 % at most")
+    title = test_precision.find(found)
+    assert title.startswith("a deviates most from float32, by 25 % in the UNet down;")
+    assert title.endswith("the others by 0.2 % at most.")
     with pytest.raises(UsageError, match="in common"):
         compare({}, exact)

@@ -8,7 +8,8 @@ no products of matrices, and in SD 1.x far below a hundredth of the whole.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 from stable_diffusion_tf import StableDiffusion
@@ -27,6 +28,7 @@ from xray.probe.survey import (
 
 KINDS = {4: "convolution", 2: "dense"}  # axes of a kernel → what the layer is
 ATTENTION = "attention"
+UNREAD = ("text_model.embeddings.position_ids",)  # 0, 1, 2 …, in some files
 BLOCK = re.compile(  # what lies around the blocks, and a block's own name
     r"(?:unet|vae(?:\.(?:en|de)coder)?|text_encoder\.text_model(?:\.encoder)?)\.(\w+(?:\.\d+)?)"
 )
@@ -169,3 +171,45 @@ def total(rows: Sequence[Block]) -> tuple[int, float, int]:
         sum(row.gmacs for row in rows),
         sum(row.taps for row in rows),
     )
+
+
+# --- one picture, and the checkpoint --------------------------------------------------------------
+
+
+def calls_of(sd: StableDiffusion, steps: int) -> dict[str, int]:
+    """Part → how often it computes for one picture."""
+    rounds = {"unet": len(sd.timesteps(steps)), "encoder": 0}
+    return {part: rounds.get(part, 1) * asked(sd, part)[0].shape[0] for part in ORDER}
+
+
+def shares(rows: Sequence[Block], calls: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Parameters and work → part → its share of them; the work is that of one picture."""
+    held, done = (dict.fromkeys(calls, 0.0) for _ in range(2))
+    for row in rows:
+        held[row.part] += row.parameters
+        done[row.part] += row.gmacs * calls[row.part]
+    told = {"parameters": held, "work": done}
+    return {
+        name: {part: value / sum(parts.values()) for part, value in parts.items()}
+        for name, parts in told.items()
+    }
+
+
+def sum_by_place(rows: Sequence[Block]) -> dict[str, int]:
+    """Parameters by the folder that they lie in: encoder and decoder share one."""
+    found = {"text_encoder": 0, "unet": 0, "vae": 0}
+    for row in rows:
+        found[row.part if row.part in found else "vae"] += row.parameters
+    return found
+
+
+def stored_in(sd: StableDiffusion) -> dict[str, int]:
+    """How many numbers the checkpoint's tensors have, by the folder that they lie in."""
+    return {
+        place: sum(
+            math.prod(shape)
+            for name, shape in sd.checkpoint.source(place).shapes().items()
+            if not any(fnmatch(name, pattern) for pattern in UNREAD)
+        )
+        for place in ("text_encoder", "unet", "vae")
+    }
