@@ -1,134 +1,109 @@
 """Is there a picture between two seeds?
 
 The noise of a seed A is led over to that of a seed B in even steps, and each point is drawn with
-the same prompt. The straight way shortens the noise: half way between two independent noises it
-has √½ of their norm, and the model was never shown a start so quiet. The way along the sphere
-(Shoemake, SIGGRAPH 1985; so used in DDIM, arXiv 2010.02502) keeps the norm. The noise is one vector
-for this.
+the same prompt. The straight way (lerp) shortens the noise: half way between two independent noises
+it has √½ of their norm, and the model was never trained on a start so quiet. The way along the
+sphere (slerp; Shoemake, SIGGRAPH 1985; so used in DDIM, arXiv 2010.02502) keeps the norm. The noise
+is one vector for this.
 
-The strips show the first pair of noises. The curves are means over pairs, with standard errors: how
-far the pictures are from A's and from B's, and how far each is from the one before it (dashed: if
-all steps were even); the norm of the noise, and the contrast of the picture (the deviation of each
-channel over the picture), both as a share of what they are at the ends. For the phantom, also how
-many pictures show what the prompt names. The control: both ends of both ways must be the pictures
-that the seeds give themselves, bit for bit.
+The strips show the first pair of noises. The curves are means over pairs, with 95 % intervals: how
+far each picture is from the one before it (dashed: if all steps were even), and the norm of the
+noise and the contrast of the picture (the standard deviation of each channel over the picture), as
+a share of what they are at the ends. Pictures switch in one step if it is larger than where each
+pair's steps are shuffled (permutation test, p < 0.05), each in its own if its largest step is
+beyond that of a stick broken at random. The table counts pictures that are as asked.
 
 The phantom places things as the noise says: a thing that stands elsewhere in B must get there, or
-fade here and appear there. SD 1.x has softer scenes to lead through.
+fade here and appear there. SD 1.x has softer scenes to lead through. The control: both ends of both
+ways must be the pictures that the seeds give themselves, bit for bit.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated
+from dataclasses import dataclass
 
 import numpy as np
-import tyro
-from safetensors.numpy import save_file
 
-from experiments.figures.interpolation import Panel, distance_panels, way_sheet
-from phantom.prompts import shown
+import stable_diffusion_tf
+from experiments.figures import interpolation as figures
+from phantom.prompts import as_asked
+from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import script
-from xray.measure import standard_error
+from xray.measure import mean_of
+from xray.methods import interpolation
 from xray.methods.drawing import decode, draw
-from xray.methods.interpolation import (
-    WAYS,
-    Along,
-    jumps,
-    largest_step,
-    measure_along,
-    shares_of,
-    walk,
-)
-
-EXAMPLE = "a rabbit on a purple background"
-Values = Mapping[str, np.ndarray]  # way → (points, b)
+from xray.methods.interpolation import WAYS
+from xray.options import Batch, Prompt, check_range
+from xray.report import Control, Report
 
 
-def main(
-    prompt: Annotated[str, tyro.conf.Positional] = EXAMPLE,
-    /,
-    seed: int = 0,
-    other: int = 1,
-    points: int = 9,
-    pictures: int = 4,
-    steps: int = 10,
-    guidance: float = 7.5,
-    weights: str = "phantom",
-    out: Path = Path("outputs"),
-) -> None:
-    """From one noise to another in small steps, straight and along the sphere.
+@dataclass(frozen=True)
+class Options(Batch):
+    prompt: Prompt = "a rabbit on a purple background"
+    """what to draw."""
+    other: int = 1
+    """the seed of the noises B, where the ways end."""
+    points: int = 9
+    """of the way, both ends included, 3 to 33."""
+    steps: int = 10
 
-    Args:
-        prompt: what to draw.
-        seed: draws the noises A, where the ways begin.
-        other: the seed of the noises B, where they end.
-        points: of the way, both ends included, 3 to 33.
-        pictures: pairs of noises, 2 to 64.
-        steps: steps from noise to picture, 1 to 1000.
-        guidance: how far the words' share is exaggerated.
-        weights: a model's name, or its folder or file.
-        out: the folder to save into.
-    """
-    script.check_range("points", points, 3, 33, 9)
-    script.check_range("pictures", pictures, 2, 64, 4)
-    if seed == other:
-        raise UsageError(f"both seeds are {seed}; try --other {seed + 1}")
-    sd = script.load_model(weights)
-    context, uncond = np.split(sd.encode_text([prompt, ""]), 2)
-    run = {"uncond": uncond, "steps": steps, "guidance": guidance}
-    a, b = (sd.draw_noise(one, pictures) for one in (seed, other))
-    shares = shares_of(points)
+    def check(self) -> None:
+        super().check()
+        check_range("points", self.points, 3, 33, 9)
+        check_seed(self.other)
+        if self.seed == self.other:
+            raise UsageError(f"both seeds are {self.seed}; try --other {self.seed + 1}")
+
+
+def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
+    context, uncond = np.split(sd.encode_text([options.prompt, ""]), 2)
+    run = {"uncond": uncond, "steps": options.steps, "guidance": options.guidance}
+    a, b = (sd.draw_noise(seed, options.pictures) for seed in (options.seed, options.other))
+    shares, pairs = interpolation.shares_of(options.points), [*zip(a, b, strict=True)]
     noise = {
-        name: np.stack([walk(*pair, way, shares) for pair in zip(a, b, strict=True)], 1)
+        name: np.stack([interpolation.walk(*pair, way, shares) for pair in pairs], 1)
         for name, way in WAYS.items()
     }  # (points, b, h, w, c)
-    same = np.repeat(context, points, 0)
-    sd.denoise(same, latent=a, **run)  # not begun: it looks
-    folder = script.make_folder(out, "text_latent_interpolation", prompt)
-    with script.saving_into(folder):
-        latents = {
-            way: np.stack([draw(sd, same, some[:, i], run) for i in range(pictures)], 1)
-            for way, some in noise.items()
-        }
-        ends = draw(sd, same, np.stack([a[0]] * (points - 1) + [b[0]]), run)[[0, -1]]
-        images = {way: np.stack([decode(sd, p) for p in some]) for way, some in latents.items()}
-        along = {way: measure_along(some) for way, some in images.items()}
-        norms = {way: to_ends(norm(some)) for way, some in noise.items()}
-        contrasts = {way: to_ends(contrast(some)) for way, some in images.items()}
-        right = {way: judge_all(some, prompt) for way, some in images.items()}
-        title = finding(along, norms, contrasts, right)
-        panels = distance_panels(along, {w: measure_along(some) for w, some in latents.items()})
-        panels += own_panels(norms, contrasts, right)
-        strips = {way: some[:, 0] for way, some in images.items()}
-        heading = f"“{prompt}”, A: seed {seed}, B: seed {other}\n{title}"
-        script.save_figure(way_sheet(strips, shares, panels, heading), folder / "way.png")
-        arrays = {f"{way.replace(' ', '_')}.noise": some for way, some in noise.items()}
-        arrays |= {f"{way.replace(' ', '_')}.latents": some for way, some in latents.items()}
-        save_file(arrays, folder / "way.safetensors")
-    tell(shares, along, norms, contrasts, right)
+    same = np.repeat(context, options.points, 0)
+    latents = {
+        way: np.stack([draw(sd, same, some[:, i], run) for i in range(len(a))], 1)
+        for way, some in noise.items()
+    }
+    ends = draw(sd, same, np.stack([a[0]] * (options.points - 1) + [b[0]]), run)[[0, -1]]
+    images = {way: np.stack([decode(sd, p) for p in some]) for way, some in latents.items()}
+    along = {way: interpolation.measure_along(some) for way, some in images.items()}
+    kept = {f"noise's norm, {way}": to_ends(norm(some)) for way, some in noise.items()}
+    kept |= {f"picture's contrast, {way}": to_ends(contrast(x)) for way, x in images.items()}
+    table = [
+        {"way": way, "share of B": round(share, 3)}
+        | figures.estimates(along[way], i)
+        | {n.split(",")[0]: mean_of(v[i]) for n, v in kept.items() if n.endswith(f" {way}")}
+        | as_asked(to_uint8(images[way][i]), options.prompt)
+        for way in WAYS
+        for i, share in enumerate(shares)
+    ]
+    finding = figures.tell_largest("Between two seeds", along)
     met = all(np.array_equal(some[[0, -1], 0], ends) for some in latents.values())
-    script.conclude(
-        title,
-        f"the ends are the seeds' own pictures: {'' if met else 'not '}bit for bit",
-        picture=folder / "way.png",
-        tensors=folder / "way.safetensors",
+    panels = figures.distance_panels(along)[1:]
+    panels.append(figures.Panel("share of that at the ends", kept, 1, "as at the ends"))
+    strips = {way: some[:, 0] for way, some in images.items()}
+    heading = f"“{options.prompt}”, A: seed {options.seed}, B: seed {options.other}\n{finding}"
+    return Report(
+        finding,
+        Control("the ends are the seeds' own pictures, bit for bit", met, met, figures.WRONG),
+        numbers=figures.largest_steps(along),
+        table=table,
+        figure=figures.way_sheet(strips, shares, panels, heading),
+        tensors={f"{way}.noise": some for way, some in noise.items()}
+        | {f"{way}.latents": some for way, some in latents.items()},
     )
-    if not met:
-        raise SystemExit("the control failed: the way does not lead from A to B")
 
 
-# --- measuring ---------------------------------------------------------------------------------
-
-
-def norm(noise: np.ndarray) -> np.ndarray:
-    """The root mean square of each noise (points, b, h, w, c): (points, b)."""
+def norm(noise: np.ndarray) -> np.ndarray:  # (points, b, h, w, c) → (points, b)
     return np.sqrt((noise.astype(np.float64) ** 2).mean((2, 3, 4)))
 
 
-def contrast(images: np.ndarray) -> np.ndarray:
-    """The deviation of pictures (points, b, H, W, 3) over rows and columns: (points, b)."""
+def contrast(images: np.ndarray) -> np.ndarray:  # (points, b, H, W, 3) → (points, b)
     return np.sqrt(images.astype(np.float64).var((2, 3)).mean(-1))
 
 
@@ -137,70 +112,5 @@ def to_ends(values: np.ndarray) -> np.ndarray:
     return values / values[[0, -1]].mean(0)
 
 
-def judge_all(images: np.ndarray, prompt: str) -> np.ndarray | None:
-    """Whether each picture (points, b, H, W, 3) in [-1, 1] shows what the prompt names; or None."""
-    found = [shown(to_uint8(some), prompt) for some in images]
-    return None if found[0] is None else np.stack(found)
-
-
-# --- telling -----------------------------------------------------------------------------------
-
-
-def own_panels(
-    norms: Values, contrasts: Values, right: Mapping[str, np.ndarray | None]
-) -> list[Panel]:
-    """What the ways keep, and where somebody can judge, what they show."""
-    kept = {f"norm, {way}": values for way, values in norms.items()}
-    kept |= {f"contrast, {way}": values for way, values in contrasts.items()}
-    panels = [Panel("noise's norm, picture's contrast", "share of that at the ends", kept)]
-    hits = {way: 100.0 * some for way, some in right.items() if some is not None}
-    return panels + ([Panel("shows what the prompt names", "judged so, %", hits)] if hits else [])
-
-
-def tell(
-    shares: list[float],
-    along: Mapping[str, Along],
-    norms: Values,
-    contrasts: Values,
-    right: Mapping[str, np.ndarray | None],
-) -> None:
-    for way, one in along.items():
-        print(f"{way}: share of B; RMS from A, B and the last, % of full scale; norm; contrast")
-        for i, share in enumerate(shares):
-            far = "".join(f"{50 * values[i].mean():9.1f}" for values in one).replace("nan", "  –")
-            kept = "".join(f"{values[way][i].mean():9.2f}" for values in (norms, contrasts))
-            hits = right[way]
-            judged = "" if hits is None else f"   {hits[i].sum()} of {hits.shape[1]} judged right"
-            print(f"{share:8.3f}{far}{kept}{judged}")
-
-
-def finding(
-    along: Mapping[str, Along],
-    norms: Values,
-    contrasts: Values,
-    right: Mapping[str, np.ndarray | None],
-) -> str:
-    """What is left half way of norm, contrast and content, and how even the way is."""
-    points = len(norms["straight"])
-    half, told = points // 2, []
-    for way in norms:
-        hits, left = right[way], percent(contrasts[way][half])
-        judged = "" if hits is None else f", {hits[half].sum()} of {hits.shape[1]} judged right"
-        told.append(f"{way} {left} % (norm {norms[way][half].mean():.2f}{judged})")
-    straight, sphere = (contrasts[way][half] for way in WAYS)
-    more = sphere - straight
-    costs = "costs" if more.mean() > 2 * standard_error(more) else "does not clearly cost"
-    part = np.mean([largest_step(one)[1] for one in along.values()], axis=0)
-    return (
-        f"The picture {'jumps' if jumps(part, points) else 'glides'}: one step makes "
-        f"{percent(part)} % of all that it changes (even steps: {100 / (points - 1):.0f} %); half "
-        f"way it keeps of its contrast {', '.join(told)}: shorter noise {costs} contrast"
-    )
-
-
-def percent(values: np.ndarray) -> str:
-    return f"{100 * values.mean():.0f} ± {100 * standard_error(values):.0f}"
-
-
 if __name__ == "__main__":
-    script.run(main)
+    script.run_experiment(main, Options)

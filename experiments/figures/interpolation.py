@@ -1,6 +1,5 @@
-"""Pictures on the way from one to another → matplotlib Figure. Nothing here shows or saves."""
+"""Pictures on the way from one to another: what is told of them, and their figure."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,23 +7,60 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xray.measure import standard_error
-from xray.methods.interpolation import Along
+from xray.measure import Estimate, mean_of, p_value
+from xray.methods.interpolation import (
+    Along,
+    largest_of_random_steps,
+    largest_of_shuffled_steps,
+)
 from xray.plain_figure import PlainFigure
-from xray.plots import STYLES, as_shown, picture
+from xray.plots import as_shown, curve_with_intervals, head_line, picture
 
-SIDE, PANEL = 1.4, 3.0  # inches, of a picture and of a panel
+SIDE = 1.4  # inches, of a picture
+SURE = 0.05  # the p-value below which a way is not one of random steps
+WRONG = "the way does not lead from A to B"
 
 
 class Panel(NamedTuple):
-    """Curves by name, (points, b) each, of which the mean is drawn with its standard error; and,
-    where there is one, a dashed line for what would be nothing special."""
+    """Curves by name, (points, b) each, and a dashed line for what would be nothing special."""
 
-    title: str
     unit: str
     curves: Mapping[str, np.ndarray]
     usual: float | None = None
     usual_name: str = ""
+
+
+def estimates(along: Along, point: int) -> dict[str, Estimate]:
+    """How far a point is from the ends and from the one before, per cent of full scale."""
+    far = {"from A": along.from_a, "from B": along.from_b}
+    far |= {"from the last": along.from_last} if point else {}
+    return {name: mean_of(50 * values[point], "%") for name, values in far.items()}
+
+
+def largest_steps(along: Mapping[str, Along]) -> dict[str, Estimate | float]:
+    """The part of the whole that each way's largest step makes, and that step which is largest on
+    average; and how often chance gives as much."""
+    told = {}
+    for way, one in along.items():
+        parts = one.from_last[1:] / one.from_last[1:].sum(0)  # (steps, b)
+        own, common = parts.max(0), parts[parts.mean(1).argmax()]
+        told[f"{way}: its largest step"] = mean_of(100 * own, "%")
+        told[f"{way}: p"] = p_value(own.mean(), largest_of_random_steps(*parts.shape))
+        told[f"{way}: step {parts.mean(1).argmax() + 1}"] = mean_of(100 * common, "%")
+        told[f"{way}: p of that"] = p_value(common.mean(), largest_of_shuffled_steps(parts))
+    return told
+
+
+def tell_largest(where: str, along: Mapping[str, Along]) -> str:
+    """Whether pictures switch, all in one step or each in its own; told of the first way."""
+    way = next(iter(along))
+    own, p_own, common, p_common = list(largest_steps({way: along[way]}).values())
+    steps = len(along[way].from_last) - 1
+    if p_common < SURE:
+        return f"{where} pictures switch in one step of {steps}: it makes {common} of the change."
+    if p_own < SURE:
+        return f"{where} each picture switches in its own step of {steps}: {own} of the change."
+    return f"{where} no picture surely switches: the largest of {steps} steps makes {own} of it."
 
 
 def way_sheet(
@@ -35,61 +71,44 @@ def way_sheet(
     images: way → (points, H, W, 3) in [-1, 1]; shares: of B, (points,).
     """
     points = len(shares)
-    width = max(SIDE * points + 1, PANEL * len(panels))
-    height = 1.65 * len(images) + 3.9
-    figure = PlainFigure(figsize=(width, height), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.65 * len(images), 3.3))
-    cells = upper.subplots(len(images), points, squeeze=False)
-    for row, (way, strip) in zip(cells, images.items(), strict=True):
+    height = 1.65 * len(images) + 4.2
+    figure = PlainFigure(figsize=(max(SIDE * points + 1, 9), height), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.65 * len(images), 3.6))
+    grid = upper.subplots(len(images), points, squeeze=False)
+    for row, (way, strip) in zip(grid, images.items(), strict=True):
         row[0].set_ylabel(way, fontsize=11)
         for axes, image, share in zip(row, strip, shares, strict=True):
             picture(axes, as_shown(image))
-            ends = {0.0: "A", 1.0: "B"}
-            axes.set_xlabel(ends.get(share, f"{share:.3g}"), fontsize=9)
+            axes.set_xlabel({0.0: "A", 1.0: "B"}.get(share, f"{share:.3g}"), fontsize=9)
     for axes, panel in zip(lower.subplots(1, len(panels)), panels, strict=True):
         draw_panel(axes, shares, panel)
-    lines = [textwrap.fill(line, int(9.5 * width)) for line in title.split("\n")]
-    figure.suptitle("\n".join(lines), fontsize=12)
+    head_line(figure, title)
     return figure
 
 
 def draw_panel(axes: Axes, shares: Sequence[float], panel: Panel) -> None:
-    top = 0.0
-    for (name, values), (colour, line, marker) in zip(panel.curves.items(), STYLES, strict=False):
-        mean, error = values.mean(1), standard_error(values, 1)
-        style = {"color": colour, "ls": line, "marker": marker, "ms": 4, "capsize": 2}
-        axes.errorbar(shares, mean, error, label=name, **style)
-        top = max(top, float(np.nanmax(mean + error)))
+    for style, (name, values) in enumerate(panel.curves.items()):
+        known = [i for i, row in enumerate(values) if not np.isnan(row).any()]
+        told = [mean_of(values[i]) for i in known]
+        curve_with_intervals(axes, [shares[i] for i in known], told, name, style)
     if panel.usual is not None:
         axes.axhline(panel.usual, color="0.4", lw=1, ls=(0, (4, 3)), label=panel.usual_name)
-    rows = len(panel.curves) + (panel.usual is not None)
-    axes.set_ylim(0, max(top * (1.08 + 0.1 * rows), 1e-6))  # room for the legend
-    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1.05 * top])
+    axes.set_ylim(0, None)
     axes.set_xlim(-0.04, 1.04)
-    axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel("share of B")
     axes.set_ylabel(panel.unit)
-    axes.legend(fontsize=8, frameon=False, loc="upper center")
+    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
-def distance_panels(pixels: Mapping[str, Along], latents: Mapping[str, Along]) -> list[Panel]:
-    """How far the pictures are from A's and B's, and from the one before. pixels: way → as
-    `measure_along` tells of pictures in [-1, 1]; latents: likewise."""
-    sets = {
-        "pictures": ("RMS, % of full scale", {way: scaled(one, 50) for way, one in pixels.items()}),
-        "latents": ("RMS", latents),
-    }
-    panels = []
-    for what, (unit, ways) in sets.items():
-        curves = {}
-        for way, along in ways.items():
-            curves |= {f"from A, {way}": along.from_a, f"from B, {way}": along.from_b}
-        panels.append(Panel(f"{what}: how far from both ends", unit, curves))
-    unit, ways = sets["pictures"]
-    steps = {way: along.from_last for way, along in ways.items()}
+def distance_panels(along: Mapping[str, Along]) -> list[Panel]:
+    """How far the pictures are from A's and B's, and from the one before."""
+    ends = {}
+    for way, one in along.items():
+        ends |= {f"from A, {way}": 50 * one.from_a, f"from B, {way}": 50 * one.from_b}
+    steps = {way: 50 * one.from_last for way, one in along.items()}
     even = float(np.mean([np.nanmean(values) for values in steps.values()]))
-    return [*panels, Panel("pictures: how far from the last", unit, steps, even, "even steps")]
-
-
-def scaled(along: Along, factor: float) -> Along:
-    return Along(*(factor * values for values in along))
+    unit = "RMS, % of full scale"
+    return [
+        Panel(f"how far from both ends,\n{unit}", ends),
+        Panel(f"how far from the last,\n{unit}", steps, even, "even steps"),
+    ]

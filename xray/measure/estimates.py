@@ -113,7 +113,8 @@ def p_value(value: float, null: np.ndarray) -> float:
     """How often chance gives as much: the share of the null's values (n,) that are not below, the
     value itself among them, so never 0 (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010)."""
     null = np.asarray(null, np.float64)
-    return float((1 + np.sum(null >= value)) / (1 + null.size))
+    ties = np.isclose(null, value, rtol=1e-9, atol=0)  # the same sum in another order
+    return float((1 + np.sum((null > value) | ties)) / (1 + null.size))
 
 
 def check_some(values: np.ndarray) -> int:

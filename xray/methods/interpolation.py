@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xray.measure import distance, standard_error
+from xray.measure import distance
 from xray.tensor_debug import lerp, slerp
 
-WAYS = {"straight": lerp, "on the sphere": slerp}
+WAYS = {"lerp": lerp, "slerp": slerp}
 
 
 class Along(NamedTuple):
@@ -42,14 +42,17 @@ def measure_along(x: np.ndarray) -> Along:
     return Along(*ends, before)
 
 
-def largest_step(along: Along) -> tuple[np.ndarray, np.ndarray]:
-    """The largest of the steps of each way, (b,): which, from 0, and what part of the whole way it
-    is; of even steps, each is one over their number."""
-    steps = along.from_last[1:]
-    return steps.argmax(0), steps.max(0) / steps.sum(0)
+def largest_of_random_steps(steps: int, ways: int) -> np.ndarray:
+    """What the largest steps of so many ways would be on average, as parts of the whole, if a way
+    were a stick broken at random: 10,000 draws. The largest of steps that vary by chance is far
+    beyond an even one."""
+    drawn = np.random.default_rng(0).dirichlet(np.ones(steps), (10_000, ways))
+    return drawn.max(-1).mean(-1)
 
 
-def jumps(part: np.ndarray, points: int) -> bool:
-    """Whether the largest steps of some ways, (b,), are beyond twice an even one, by two standard
-    errors. The largest of steps that vary by chance is somewhat beyond one."""
-    return bool(part.mean() - 2 * standard_error(part) > 2 / (points - 1))
+def largest_of_shuffled_steps(parts: np.ndarray) -> np.ndarray:
+    """A permutation null: which step of the mean way is largest, and how large, if each way's
+    steps, (steps, ways), came in an order of their own; 10,000 shuffles, each → that part."""
+    rng = np.random.default_rng(0)
+    drawn = rng.permuted(np.broadcast_to(parts, (10_000, *parts.shape)), axis=1)
+    return drawn.mean(-1).max(-1)
