@@ -1,6 +1,11 @@
 """Families of prompts: what a family has in common, and in what its prompts differ."""
 
 from collections.abc import Mapping
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
 
 Table = Mapping[str, tuple[str, str]]  # family → its wording, and what stands in it
 
@@ -25,6 +30,12 @@ SPRITES: Table = {  # of words that the phantom knows
     "on red": ("a {} on a red background", THINGS),
     "on blue": ("a {} on a blue background", THINGS),
 }
+
+
+def table_for(sd: "StableDiffusion") -> Table:
+    """The everyday families, where the model has seen every word of them."""
+    ids = sd.tokenize([*chain(*prompts_of(EVERYDAY).values())])
+    return EVERYDAY if sd.known_tokens[ids].all() else SPRITES
 
 
 def prompts_of(table: Table) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import stable_diffusion_tf
-from experiments.figures import text as figures
+from experiments.figures import text_encoder as figures
 from experiments.token_rows import change, grow, name_tokens, strange
 from phantom.prompts import not_read
 from stable_diffusion_tf.arguments import check_seed

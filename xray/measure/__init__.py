@@ -1,6 +1,6 @@
 """Pure numbers about arrays. They are NumPy; pictures are channels last, maps are (…, h, w)."""
 
-from .arrays import cosine, cosines, distance, gap, parting
+from .arrays import cosine, cosines, distance, gap, parting, principal_components
 from .colours import LATENT_TO_RGB, fit_latent_to_rgb, linear_rgb, saturation
 from .estimates import Estimate, mean_of, p_value, share_of
 from .images import blur, detail, psnr, ssim
@@ -44,6 +44,7 @@ __all__ = [
     "p_value",
     "parting",
     "pointing",
+    "principal_components",
     "psnr",
     "resize_by_area",
     "saturation",

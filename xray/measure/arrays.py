@@ -23,6 +23,13 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
     return unit @ unit.T
 
 
+def principal_components(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (n, width) along their first two principal components, (n, 2), and the share of the
+    variance that each has, (2,)."""
+    left, sizes, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    return left[:, :2] * sizes[:2], sizes[:2] ** 2 / np.sum(sizes**2)
+
+
 def gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """|a − b| of two arrays of one shape, float64. NaN or infinity on both sides are the same; on
     one side they are infinitely far."""

@@ -35,3 +35,9 @@ def replace(
     row = np.concatenate([(b if span in spans else a)[span] for span in SPANS])
     length = sum(map(len, a.values()))
     return row[np.minimum(np.arange(length), len(row) - 1)]
+
+
+def end_vectors(context: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The vector of each prompt's first end token, by which CLIP represents a text: (b, 77, width),
+    ids (b, 77) → (b, width)."""
+    return context[range(len(ids)), np.argmax(ids == EOS, axis=1)]
