@@ -109,7 +109,7 @@ def bars_with_intervals(
     axes.set_ylim(len(names) - 0.5, -0.5)
     for place, end, one in zip(places, np.maximum(values + reach[1], 0), estimates, strict=True):
         axes.text(end, place, f"  {one.short}", va="center", fontsize=9)
-    axes.margins(x=0.2)
+    axes.margins(x=0.28)
 
 
 def head_line(figure: Figure, title: str, size: float = 12) -> None:

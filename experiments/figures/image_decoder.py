@@ -1,6 +1,5 @@
 """What the decoder makes of latents → matplotlib Figures. Nothing here shows or saves."""
 
-import textwrap
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,18 +9,18 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from xray.measure.telling import with_error
+from xray.measure import mean_of
 from xray.methods.linear_decoder import Linear
 from xray.methods.receptive_field import HELD, Reach
 from xray.plain_figure import PlainFigure
-from xray.plots import AMOUNT, SIGNED, STYLES, as_shown, head_line, picture
+from xray.plots import AMOUNT, SIGNED, STYLES, as_shown, bars_with_intervals, head_line, picture
 
 
 def decoder_sheet(
     shown: Mapping[str, np.ndarray], linear: Linear, reach: Reach, title: str
 ) -> Figure:
     """Pictures, what is done to the latent → (rows, H, W, 3) in [-1, 1]; below, the linear map and
-    how far a cell reaches."""
+    how far a position reaches."""
     rows = len(next(iter(shown.values())))
     figure = PlainFigure(figsize=(1.5 * len(shown), 1.5 * rows + 4.3), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.5 * rows, 4))
@@ -31,17 +30,17 @@ def decoder_sheet(
         column[0].set_title(name, fontsize=10)
         for axes, image in zip(column, images, strict=True):
             picture(axes, as_shown(image))
-    panels = lower.subplots(1, 4, width_ratios=(1.1, 1, 1.5, 1.4))
+    panels = lower.subplots(1, 4, width_ratios=(1.1, 1.2, 1.5, 1.3))
     draw_matrix(panels[0], linear)
     draw_shares(panels[1], linear)
     draw_around(lower, panels[2], reach)
     draw_reach(panels[3], reach)
-    figure.suptitle("\n".join(textwrap.wrap(title, 115)), fontsize=12)
+    head_line(figure, title)
     return figure
 
 
 def draw_matrix(axes: Axes, linear: Linear) -> None:
-    """Each channel's share of each colour, written into its cell."""
+    """Each channel's share of each colour, written into its square."""
     values = np.vstack([linear.matrix, linear.bias])
     most = np.abs(values).max()
     axes.imshow(values, cmap=SIGNED, vmin=-most, vmax=most, aspect="auto")
@@ -56,31 +55,18 @@ def draw_matrix(axes: Axes, linear: Linear) -> None:
 
 def draw_shares(axes: Axes, linear: Linear) -> None:
     shares = {
-        "cells": linear.cells,
+        "positions": linear.places,
         "pixels": linear.pixels,
-        "cells,\npictures\nexchanged": linear.chance,
+        "positions,\nshuffled\npictures": linear.shuffled,
     }
-    for i, (share, (colour, *_)) in enumerate(zip(shares.values(), STYLES, strict=False)):
-        ends = [[100 * (share.value - share.low)], [100 * (share.high - share.value)]]
-        axes.bar(i, 100 * share.value, 0.7, color=colour)
-        axes.errorbar(i, 100 * share.value, ends, fmt="none", color="black", capsize=4)
-        axes.annotate(
-            f"{100 * share.value:.0f} %",
-            (i, 100 * max(share.high, 0)),
-            (0, 5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
-    axes.axhline(0, color="black", lw=0.8)
-    axes.margins(y=0.12)
-    axes.set_xticks(range(len(shares)), [*shares], fontsize=9)
-    axes.set_ylabel("R², %")
-    axes.set_title("how much the matrix explains\nof other pictures", fontsize=10)
+    bars_with_intervals(axes, [*shares], [*shares.values()])
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_xlabel("R² of held-out pictures, %")
+    axes.set_title("how much the matrix explains", fontsize=10)
 
 
 def draw_around(figure: Figure, axes: Axes, reach: Reach) -> None:
-    """The change around the cell, which is the white square; the circle holds most of it."""
+    """The change around the position, which is the white square; the circle holds most of it."""
     rows, columns = reach.around.shape
     left, top = -columns / 2, -rows / 2
     shown = axes.imshow(
@@ -95,24 +81,24 @@ def draw_around(figure: Figure, axes: Axes, reach: Reach) -> None:
     axes.add_patch(Rectangle((-half, -half), 2 * half, 2 * half, fill=False, ec="white", lw=1.5))
     axes.add_patch(Circle((0, 0), reach.radii.mean(), fill=False, ec="white", lw=1.5, ls="--"))
     axes.set_title(
-        f"one cell is moved (square);\n{100 * HELD:.0f} % within the circle", fontsize=10
+        f"one position is moved (square);\n{100 * HELD:.0f} % within the circle", fontsize=10
     )
-    axes.set_xlabel("pixels from the cell")
+    axes.set_xlabel("pixels from the position")
 
 
 def draw_reach(axes: Axes, reach: Reach) -> None:
     colour, line, marker = STYLES[0]
     far = np.arange(len(reach.rms)) + 0.5
     axes.plot(far, 100 * reach.rms, color=colour, ls=line, marker=marker, ms=3)
-    label = f"{100 * HELD:.0f} %: {with_error(reach.radii)}"
+    label = f"{100 * HELD:.0f} %: {mean_of(reach.radii)}"
     axes.axvline(reach.radii.mean(), color="black", ls="--", lw=1, label=label)
-    axes.axvspan(0, reach.factor / 2, color="0.9", label="the cell itself")
+    axes.axvspan(0, reach.factor / 2, color="0.9", label="the position itself")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, far[-1] + 0.5)
-    axes.set_xlabel("pixels from the middle of the cell")
+    axes.set_xlabel("pixels from its middle")
     axes.set_ylabel("RMS change, % of full scale")
-    axes.set_title("how far a cell reaches", fontsize=10)
+    axes.set_title("how far a position reaches", fontsize=10)
     axes.legend(fontsize=9, frameon=False, loc="upper right")
 
 

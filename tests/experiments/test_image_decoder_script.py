@@ -5,11 +5,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_image_decoder as decoder
-from experiments.figures.image_decoder import Linear
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from xray.methods import receptive_field
 from xray.methods.drawing import decode
-from xray.methods.linear_decoder import cut, explained, fit_and_test, over_pixels
+from xray.methods.linear_decoder import Linear, cut, explained, fit_and_test, over_pixels
+from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
@@ -35,15 +35,15 @@ def test_a_planted_map_is_found_and_explains_all():
     linear = fit(0)
     np.testing.assert_allclose(linear.matrix, planted(0)[1], atol=1e-6)
     np.testing.assert_allclose(linear.bias, [0, 0.1, 0.2], atol=1e-6)
-    assert linear.cells.value == pytest.approx(1) and linear.pixels.low == pytest.approx(1)
-    assert linear.chance.value < 0.05
+    assert linear.places.value == pytest.approx(100) and linear.pixels.low == pytest.approx(100)
+    assert linear.shuffled.value < 5
 
 
 def test_noise_as_strong_as_the_map_leaves_half():
     linear = fit(0.1)
-    assert linear.cells.value == pytest.approx(0.5, abs=0.05)
-    assert linear.cells.low < linear.cells.value < linear.cells.high
-    assert linear.cells.high - linear.cells.low < 0.1
+    assert linear.places.value == pytest.approx(50, abs=5)
+    assert linear.places.low < linear.places.value < linear.places.high
+    assert linear.places.width < 10
 
 
 def test_few_pictures_are_cut_into_pieces_latent_and_pixels_alike():
@@ -52,7 +52,7 @@ def test_few_pictures_are_cut_into_pieces_latent_and_pixels_alike():
     assert pieces.shape == (32, 4, 4, 3)
     np.testing.assert_array_equal(pieces[16 + 6], images[1, 4:8, 8:12])
     linear = fit_and_test(latents[:2], images[:2], np.random.default_rng(1))
-    assert linear.cells.value == pytest.approx(1)
+    assert linear.places.value == pytest.approx(100)
 
 
 def test_the_interval_is_over_pictures():
@@ -61,8 +61,8 @@ def test_the_interval_is_over_pictures():
     images = np.broadcast_to(signs[:, None, None, None], (100, 8, 8, 3))
     guess = images * (rng.random((100, 1, 1, 1)) < 0.5)  # for half of the pictures, all right
     share = explained(images, guess, rng)
-    assert share.value == pytest.approx(0.5, abs=0.15)
-    assert share.high - share.low == pytest.approx(2 * 1.96 * 0.5 / 10, rel=0.2)
+    assert share.value == pytest.approx(50, abs=15)
+    assert share.width == pytest.approx(100 * 2 * 1.96 * 0.5 / 10, rel=0.2)
 
 
 def test_the_radius_holds_what_is_planted():
@@ -98,18 +98,17 @@ def test_odd_latents_are_what_they_are_called():
 def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     call(decoder.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_image_decoder")
-    assert spread(folder / "decoder.png") > 10
-    saved = load_file(folder / "decoder.safetensors")
+    assert spread(folder / "figure.png") > 10
+    saved = load_file(folder / "tensors.safetensors")
     assert saved["latents"].shape == (8, 16, 16, 4) and saved["matrix"].shape == (4, 3)
     assert saved["decoded"].shape == (8, 64, 64, 3)
-    assert saved["normal noise"].shape == saved["the matrix"].shape == (3, 64, 64, 3)
+    assert saved["Gaussian noise"].shape == saved["the matrix"].shape == (3, 64, 64, 3)
     assert saved["radii"].shape == (32,) and saved["around"].shape == (36, 36)
     assert saved["rms"].argmax() < 4, "the change is where the cell is"
-    said, complained = capfd.readouterr()
-    assert complained == "" and "R² of the pixels" in said
-    last = [line.split()[0] for line in said.splitlines()[-4:]]
-    assert last == ["finding", "control", "picture", "tensors"]
-    assert str(folder / "decoder.png") in said
+    report, _ = read_report(folder / "report.json")
+    assert report.numbers["R² of positions"].n == 4 and len(report.table) == 5
+    assert report.table[1]["blue"] == pytest.approx(saved["matrix"][1, 2])
+    assert capfd.readouterr().err == ""
 
 
 def test_the_control_fails_where_decoding_is_a_lottery(tmp_path, monkeypatch):
@@ -117,18 +116,18 @@ def test_the_control_fails_where_decoding_is_a_lottery(tmp_path, monkeypatch):
     monkeypatch.setattr(
         receptive_field, "decode", lambda sd, x: decode(sd, x) + 1e-6 * rng.random()
     )
-    with pytest.raises(SystemExit, match="control failed: the same latent"):
+    with pytest.raises(SystemExit, match=r"control failed: .*one latent gave two"):
         call(decoder.main, PHOTO, "--out", tmp_path, monkeypatch=monkeypatch)
-    saved = load_file(only(tmp_path / "test_image_decoder") / "decoder.safetensors")
+    saved = load_file(only(tmp_path / "test_image_decoder") / "tensors.safetensors")
     assert saved["latents"].shape == (1, 16, 16, 4)
 
 
-def test_the_control_fails_where_exchanged_pictures_are_explained():
-    linear = fit(0)
-    still = receptive_field.Reach(np.ones(2), np.ones(2), np.ones((2, 2)), 4, 0.0)
-    decoder.check(linear, still)
-    with pytest.raises(SystemExit, match="control failed: a map"):
-        decoder.check(linear._replace(chance=linear.cells), still)
+def test_the_control_fails_where_shuffled_pictures_are_explained(tmp_path, monkeypatch):
+    fitted = decoder.fit_and_test
+    alike = lambda *given: (made := fitted(*given))._replace(shuffled=made.places)  # noqa: E731
+    monkeypatch.setattr(decoder, "fit_and_test", alike)
+    with pytest.raises(SystemExit, match="control failed: a map fitted to shuffled"):
+        call(decoder.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -1,36 +1,25 @@
-"""How much of what the decoder makes of a latent is a linear map from a cell to a colour."""
+"""How much of what the decoder makes of a latent is a linear map from positions to colours."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from xray import measure
+from xray.measure import Estimate
 
 LEAST = 8  # latents; where there are fewer, they are cut
 PIECES = 4  # along each side of one that is cut
 DRAWS = 1000  # of the pictures, with replacement, for an interval
 
 
-class Share(NamedTuple):
-    """A share of the variance, with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def told(self) -> str:
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-
-
 class Linear(NamedTuple):
-    """The linear map from latents to colours, and what it explains of pictures it never saw."""
+    """The linear map from latents to colours, and what it explains of held-out pictures."""
 
     matrix: np.ndarray  # (c, 3)
     bias: np.ndarray  # (3,)
-    cells: Share  # of the mean colours of the cells
-    pixels: Share
-    chance: Share  # of the cells' colours, by a map that was fitted to other pictures
+    places: Estimate  # R², %, of the mean colours of the latent positions
+    pixels: Estimate
+    shuffled: Estimate  # of the positions, by a map that was fitted to shuffled pictures
 
 
 def fit_and_test(latents: np.ndarray, decoded: np.ndarray, rng: np.random.Generator) -> Linear:
@@ -42,14 +31,14 @@ def fit_and_test(latents: np.ndarray, decoded: np.ndarray, rng: np.random.Genera
     matrix, bias, _ = measure.fit_latent_to_rgb(latents[known], decoded[known])
     wrong, off, _ = measure.fit_latent_to_rgb(latents[known], decoded[np.roll(known, 1)])
     x, y = latents[unseen], decoded[unseen]
-    colours = by_cell(y, *x.shape[1:3])
-    guess, chance = measure.linear_rgb(x, matrix, bias), measure.linear_rgb(x, wrong, off)
+    colours = by_position(y, *x.shape[1:3])
+    guess, other = measure.linear_rgb(x, matrix, bias), measure.linear_rgb(x, wrong, off)
     return Linear(
         matrix,
         bias,
         explained(colours, guess, rng),
         explained(y, over_pixels(guess, y), rng),
-        explained(colours, chance, rng),
+        explained(colours, other, rng),
     )
 
 
@@ -60,22 +49,24 @@ def cut(x: np.ndarray) -> np.ndarray:
     return grid.reshape(-1, h // PIECES, w // PIECES, c)
 
 
-def by_cell(images: np.ndarray, h: int, w: int) -> np.ndarray:
-    """The mean colour of each cell: (n, H, W, 3) → (n, h, w, 3)."""
+def by_position(images: np.ndarray, h: int, w: int) -> np.ndarray:
+    """The mean colour of each latent position: (n, H, W, 3) → (n, h, w, 3)."""
     return np.moveaxis(measure.resize_by_area(np.moveaxis(images, -1, 1), h, w), 1, -1)
 
 
-def over_pixels(cells: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Each cell's colour over all of its pixels: (n, h, w, 3) → (n, H, W, 3)."""
-    factor = images.shape[1] // cells.shape[1]
-    return cells.repeat(factor, axis=1).repeat(factor, axis=2)
+def over_pixels(places: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Each position's colour over all of its pixels: (n, h, w, 3) → (n, H, W, 3)."""
+    factor = images.shape[1] // places.shape[1]
+    return places.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def explained(images: np.ndarray, guess: np.ndarray, rng: np.random.Generator) -> Share:
-    """R² of a guess at pictures (n, h, w, 3) and the ends of its 95 % interval: the bootstrap of
+def explained(images: np.ndarray, guess: np.ndarray, rng: np.random.Generator) -> Estimate:
+    """R² in per cent of a guess at pictures (n, h, w, 3), with its 95 % interval: the bootstrap of
     Efron & Tibshirani (1993), chapter 13, over pictures, whose pixels go together."""
     missed = np.sum((images - guess) ** 2, axis=(1, 2, 3))
     varied = np.sum((images - images.mean(axis=(0, 1, 2))) ** 2, axis=(1, 2, 3))
     drawn = rng.integers(0, len(missed), (DRAWS, len(missed)))
-    low, high = np.quantile(1 - missed[drawn].sum(1) / varied[drawn].sum(1), [0.025, 0.975])
-    return Share(float(1 - missed.sum() / varied.sum()), float(low), float(high))
+    ends = np.quantile(1 - missed[drawn].sum(1) / varied[drawn].sum(1), [0.025, 0.975])
+    low, high = 100 * ends
+    value = 100 * float(1 - missed.sum() / varied.sum())
+    return Estimate(value, float(low), float(high), len(missed), "%")

@@ -1,4 +1,4 @@
-"""How far one cell of a latent reaches in the picture that is decoded of it."""
+"""How far one position of a latent reaches in the picture that is decoded of it."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,38 +9,40 @@ from .drawing import decode
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
-PROBES = 32  # cells that are moved, one at a time
+PROBES = 32  # positions that are moved, one at a time
 HELD = 0.95  # of the squared change, inside of the radius
 
 
 class Reach(NamedTuple):
-    """What changes in a picture, as a share of full scale, where a cell is moved."""
+    """What changes in a picture, as a share of full scale, where one latent position is moved."""
 
     radii: np.ndarray  # (probes,) pixels, within which HELD of the squared change lies
-    rms: np.ndarray  # (rings,) by the distance from the middle of the cell, in whole pixels
-    around: np.ndarray  # (rows, columns) RMS of the pixels around the cell, which is in the middle
-    factor: int  # pixels along the side of a cell
-    unmoved: float  # the largest change where the cell was not moved
+    rms: np.ndarray  # (rings,) by the distance from the middle of the position, in whole pixels
+    around: (
+        np.ndarray
+    )  # (rows, columns) RMS of the pixels around the position, which is in the middle
+    factor: int  # pixels along the side of a position
+    unmoved: float  # the largest change where none was moved
 
 
 def measure_reach(sd: "StableDiffusion", latents: np.ndarray, rng: np.random.Generator) -> Reach:
-    """Cells in the middle half of latents (n, h, w, c), each moved by normal noise of the
-    deviation of its channels; picture after picture, PROBES in all."""
+    """Positions in the middle half of latents (n, h, w, c), each moved by Gaussian noise of
+    the standard deviation of its channels; picture after picture, PROBES in all."""
     n, h, w, c = latents.shape
-    deviation, factor = latents.std(axis=(0, 1, 2)), sd.vae_config.factor
+    std, factor = latents.std(axis=(0, 1, 2)), sd.vae_config.factor
     margin = np.array([h // 4, w // 4])
     decoded = decode(sd, latents)
     radii, rings, around = [], [], []
     for i in np.arange(PROBES) % n:
-        row, column = cell = rng.integers(margin, [h, w] - margin)
+        row, column = place = rng.integers(margin, [h, w] - margin)
         moved = latents[i].copy()
-        moved[row, column] += (deviation * rng.standard_normal(c)).astype(moved.dtype)
+        moved[row, column] += (std * rng.standard_normal(c)).astype(moved.dtype)
         change = squared_change(decoded[i], decode(sd, moved[None])[0])
-        far = distances(*change.shape, factor * (cell + 0.5))
+        far = distances(*change.shape, factor * (place + 0.5))
         radii.append(radius_holding(change, far, HELD))
         rings.append(ring_means(change, far))
-        around.append(crop(change, factor * (cell - margin), factor * (2 * margin + 1)))
-    everywhere = min(map(len, rings))  # of rings, how many every cell has
+        around.append(crop(change, factor * (place - margin), factor * (2 * margin + 1)))
+    everywhere = min(map(len, rings))  # of rings, how many each has
     rms = np.sqrt(np.mean([ring[:everywhere] for ring in rings], axis=0))
     unmoved = squared_change(decoded[0], decode(sd, latents[:1])[0]).max()
     return Reach(np.array(radii), rms, np.sqrt(np.mean(around, axis=0)), factor, float(unmoved))
