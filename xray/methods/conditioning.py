@@ -59,7 +59,7 @@ def list_swaps(blocks: Sequence[str], steps: int) -> list[Swap]:
 
 
 class Conditions(NamedTuple):
-    """All that can be heard in a run, as a batch of one shape hgiven it."""
+    """All that a run can be conditioned on, in a batch of one shape."""
 
     own: Values  # the words of the prompt
     other: Values  # those of the other one

@@ -14,7 +14,7 @@ from .drawing import draw
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
-MIDDLE_AND_UP = re.compile(r"unet\.(mid_block|up_blocks\.\d+)")
+BLOCKS = re.compile(r"unet\.(down_blocks\.\d+\.attentions\.0|mid_block|up_blocks\.\d+)")
 GRID = ("half", "row", "column", "channel")
 
 Vectors = Mapping[str, np.ndarray]  # address → (steps, b, channels), for each picture of a batch
@@ -33,8 +33,8 @@ class Steered(NamedTuple):
 
 
 def find_places(sd: "StableDiffusion", more: str | None = None) -> dict[str, tuple[int, ...]]:
-    """Address → shape of what the mid block and the decoder's blocks give out, in order of
-    execution, and of one more place. Raises UsageError where that has no cells and channels."""
+    """Address → shape of what the blocks of the UNet give out, in order of execution, and of one
+    more place. Raises UsageError where that has no positions and channels."""
     from xray.probe import taps
     from xray.probe.addresses import check_patterns
 
@@ -46,7 +46,7 @@ def find_places(sd: "StableDiffusion", more: str | None = None) -> dict[str, tup
     return {
         address: tap.shape[1:]
         for address, tap in known.items()
-        if address == more or MIDDLE_AND_UP.fullmatch(address)
+        if address == more or BLOCKS.fullmatch(address)
     }
 
 
@@ -57,21 +57,21 @@ def read_means(
     noise: np.ndarray,
     run: dict,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The features' means over the cells, where the prompt is heard, address → (steps, b,
+    """The features' means over positions, in the prompt's half, address → (steps, b,
     channels), and where the runs end, (b, h, w, 4); arguments as for `drawing.draw`."""
     from xray.probe import Mean, Probe
     from xray.probe.instrumented import instrument
 
     seen = instrument(sd, Probe([*places], Mean(("row", "column"))))
     steps = [(dict(seen.reads), step) for step in seen.denoise(contexts, latent=noise, **run)]
-    heard = slice(-len(noise), None)  # the last half of the batch is the prompt's
-    means = {place: np.stack([read[place][heard] for read, _ in steps]) for place in places}
+    half = slice(-len(noise), None)  # the last half of the batch is the prompt's
+    means = {place: np.stack([read[place][half] for read, _ in steps]) for place in places}
     return means, steps[-1][1].x_prev
 
 
 def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> Steer:
-    """A function that draws as `drawing.draw` does, and in each step adds vectors to all cells of
-    these places, where the prompt is heard; those that are not told stay as they are.
+    """A function that draws as `drawing.draw` does, and in each step adds vectors to all
+    positions of these places, in the prompt's half; those that are not told stay as they are.
 
     shapes: address → (h, w, channels).
     """
@@ -84,7 +84,7 @@ def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> St
     def steer(contexts: np.ndarray, noise: np.ndarray, run: dict, added: Vectors) -> np.ndarray:
         def at(step: int) -> dict[str, np.ndarray]:
             now = {place: vectors[step] for place, vectors in added.items()}
-            return on_cells(now, shapes, len(noise))
+            return over_positions(now, shapes, len(noise))
 
         feed(PerStep(at, run["steps"]))
         return draw(steered, contexts, noise, run)
@@ -92,17 +92,17 @@ def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> St
     return steer
 
 
-def on_cells(
+def over_positions(
     vectors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple], batch: int
 ) -> dict[str, np.ndarray]:
-    """Vectors (b, channels) for all cells of the prompt's half, zeros in the other and in places
-    that have none: address → (2 · b, h, w, channels)."""
+    """Vectors (b, channels) for all positions of the prompt's half, zeros in the other and in
+    places that have none: address → (2 · b, h, w, channels)."""
     made = {}
-    for place, (*cells, channels) in shapes.items():
+    for place, (*grid, channels) in shapes.items():
         rows = np.zeros((2 * batch, 1, 1, channels), np.float32)
         if place in vectors:
             rows[-batch:, 0, 0] = vectors[place]
-        made[place] = np.broadcast_to(rows, (len(rows), *cells, channels))
+        made[place] = np.broadcast_to(rows, (len(rows), *grid, channels))
     return made
 
 
