@@ -6,11 +6,11 @@ text encoder ends in a normalisation), or along the sphere (slerp; Shoemake, SIG
 point is drawn from the same noise.
 
 The strips show one noise. The curves are means over the noises, with 95 % intervals: how far the
-pictures are from A's and from B's, and how far each is from the one before it. If pictures changed
+pictures are from A's and from B's, and how far each is from the one before it; if pictures changed
 as evenly as the vectors do, each step would be on the dashed line. Pictures switch in one step if
-it is larger than where each noise's steps are shuffled (permutation test, p < 0.05), each in its
-own if its largest step is beyond that of a stick broken at random. The table counts pictures that
-are as asked for A, for B, or for neither (the phantom's only).
+it is larger than where each noise's steps are shuffled (permutation test, p < 0.05); else they jump
+if fewer steps make 90 % of the change than of a stick broken at random. The table counts pictures
+that are as asked for A, for B, or for neither (the phantom's only).
 
 The phantom has seen a few dozen things and nothing between them; SD 1.x, whose words have many more
 neighbours, may have more to show there. The control: both ends of both ways must be the pictures
@@ -73,14 +73,14 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         for way in WAYS
         for i, share in enumerate(shares)
     ]
-    finding = figures.tell_largest("Between two prompts", along)
+    finding = figures.tell_steps("Between two prompts", along)
     same = all(np.array_equal(some[[0, -1], 0], ends) for some in latents.values())
     strips = {way: some[:, 0] for way, some in images.items()}
     heading = f"A: “{options.prompt}”, B: “{options.other}”\n{finding}"
     return Report(
         finding,
         Control("the ends are A's and B's own pictures, bit for bit", same, same, figures.WRONG),
-        numbers=figures.largest_steps(along),
+        numbers=figures.steps_of(along),
         table=table,
         figure=figures.way_sheet(strips, shares, figures.distance_panels(along), heading),
         tensors={f"{way}.contexts": some for way, some in contexts.items()}

@@ -1,17 +1,16 @@
 """Is there a picture between two seeds?
 
 The noise of a seed A is led over to that of a seed B in even steps, and each point is drawn with
-the same prompt. The straight way (lerp) shortens the noise: half way between two independent noises
-it has √½ of their norm, and the model was never trained on a start so quiet. The way along the
-sphere (slerp; Shoemake, SIGGRAPH 1985; so used in DDIM, arXiv 2010.02502) keeps the norm. The noise
-is one vector for this.
+the same prompt. The straight way (lerp) shortens the noise, which is one vector for this: half way
+it has √½ of its norm, and the model was never trained on a start so quiet. The way along the sphere
+(slerp; Shoemake, SIGGRAPH 1985; so used in DDIM, arXiv 2010.02502) keeps the norm.
 
-The strips show the first pair of noises. The curves are means over pairs, with 95 % intervals: how
-far each picture is from the one before it (dashed: if all steps were even), and the norm of the
-noise and the contrast of the picture (the standard deviation of each channel over the picture), as
-a share of what they are at the ends. Pictures switch in one step if it is larger than where each
-pair's steps are shuffled (permutation test, p < 0.05), each in its own if its largest step is
-beyond that of a stick broken at random. The table counts pictures that are as asked.
+The strips show the first pair of noises. The curves are means over pairs, with 95 % intervals: what
+part of its change a picture makes in its largest steps, and the norm of the noise and the contrast
+of the picture (the standard deviation over its places), as a share of those at the ends. Pictures
+switch in one step if it is larger than where each pair's steps are shuffled (permutation test,
+p < 0.05); else they jump if fewer steps make 90 % of the change than of a stick broken at random.
+The table counts pictures that are as asked.
 
 The phantom places things as the noise says: a thing that stands elsewhere in B must get there, or
 fade here and appear there. SD 1.x has softer scenes to lead through. The control: both ends of both
@@ -29,7 +28,7 @@ from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import script
-from xray.measure import mean_of
+from xray.measure import contrast, distance, mean_of
 from xray.methods import interpolation
 from xray.methods.drawing import decode, draw
 from xray.methods.interpolation import WAYS
@@ -72,7 +71,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     ends = draw(sd, same, np.stack([a[0]] * (options.points - 1) + [b[0]]), run)[[0, -1]]
     images = {way: np.stack([decode(sd, p) for p in some]) for way, some in latents.items()}
     along = {way: interpolation.measure_along(some) for way, some in images.items()}
-    kept = {f"noise's norm, {way}": to_ends(norm(some)) for way, some in noise.items()}
+    kept = {f"noise's norm, {way}": to_ends(norms(x)) for way, x in noise.items()}
     kept |= {f"picture's contrast, {way}": to_ends(contrast(x)) for way, x in images.items()}
     table = [
         {"way": way, "share of B": round(share, 3)}
@@ -82,29 +81,24 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         for way in WAYS
         for i, share in enumerate(shares)
     ]
-    finding = figures.tell_largest("Between two seeds", along)
+    finding = figures.tell_steps("Between two seeds", along)
     met = all(np.array_equal(some[[0, -1], 0], ends) for some in latents.values())
-    panels = figures.distance_panels(along)[1:]
-    panels.append(figures.Panel("share of that at the ends", kept, 1, "as at the ends"))
+    at_ends = figures.Panel("share of that at the ends", kept, 1, "as at the ends")
     strips = {way: some[:, 0] for way, some in images.items()}
     heading = f"“{options.prompt}”, A: seed {options.seed}, B: seed {options.other}\n{finding}"
     return Report(
         finding,
         Control("the ends are the seeds' own pictures, bit for bit", met, met, figures.WRONG),
-        numbers=figures.largest_steps(along),
+        numbers=figures.steps_of(along),
         table=table,
-        figure=figures.way_sheet(strips, shares, panels, heading),
+        figure=figures.way_sheet(strips, shares, [figures.jumps_panel(along), at_ends], heading),
         tensors={f"{way}.noise": some for way, some in noise.items()}
         | {f"{way}.latents": some for way, some in latents.items()},
     )
 
 
-def norm(noise: np.ndarray) -> np.ndarray:  # (points, b, h, w, c) → (points, b)
-    return np.sqrt((noise.astype(np.float64) ** 2).mean((2, 3, 4)))
-
-
-def contrast(images: np.ndarray) -> np.ndarray:  # (points, b, H, W, 3) → (points, b)
-    return np.sqrt(images.astype(np.float64).var((2, 3)).mean(-1))
+def norms(noise: np.ndarray) -> np.ndarray:  # (points, b, h, w, c) → (points, b)
+    return np.stack([distance(some, 0) for some in noise])
 
 
 def to_ends(values: np.ndarray) -> np.ndarray:

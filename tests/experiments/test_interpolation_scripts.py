@@ -12,11 +12,7 @@ from stable_diffusion_tf.images import to_model
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray.measure import distance
 from xray.methods import interpolation
-from xray.methods.interpolation import (
-    WAYS,
-    largest_of_random_steps,
-    measure_along,
-)
+from xray.methods.interpolation import WAYS, measure_along
 from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
@@ -49,16 +45,12 @@ def test_each_token_keeps_the_length_of_its_own_vector_on_the_sphere():
 
 def test_the_norm_shrinks_on_the_straight_way_only():
     a, b = noises()
-    left = {w: seeds.norm(interpolation.walk(a, b, way, SHARES)) for w, way in WAYS.items()}
+    left = {w: seeds.norms(interpolation.walk(a, b, way, SHARES)) for w, way in WAYS.items()}
     assert left["lerp"][2] == pytest.approx(0.5**0.5, abs=0.06)
     assert left["slerp"][2] == pytest.approx(1, abs=0.06)
 
 
-def test_contrast_is_of_places_not_of_colours():
-    images = np.zeros((2, 1, 4, 4, 3))
-    images[0, ..., 0] = 1  # red all over
-    images[1, ..., :2, :] = 1
-    assert seeds.contrast(images).ravel().tolist() == [0, 0.5]
+def test_what_is_kept_is_told_as_a_share_of_the_ends():
     values = np.array([[2.0, 4.0], [1.0, 3.0], [4.0, 8.0]])
     assert seeds.to_ends(values)[1].tolist() == [1 / 3, 0.5]
 
@@ -75,9 +67,15 @@ def test_distances_along_a_way_are_from_both_ends_and_the_last():
     assert along.from_a[:, 0].tolist() == [0, 1, 5, 6]
     assert along.from_b[:, 1].tolist() == [6, 5, 1, 0]
     assert np.isnan(along.from_last[0]).all() and along.from_last[1:, 0].tolist() == [1, 4, 1]
-    told = figures.largest_steps({"lerp": along})
-    assert told["lerp: its largest step"].value == pytest.approx(100 * 4 / 6)
+    told = figures.steps_of({"lerp": along})
     assert told["lerp: step 2"].value == pytest.approx(100 * 4 / 6)
+    assert told["lerp: make most of it"].value == 3
+
+
+def test_the_steps_needed_are_the_largest():
+    parts = np.array([[0.5, 0.01], [0.1, 0.01], [0.4, 0.98]])
+    assert interpolation.count_needed(parts).tolist() == [2, 1]
+    assert interpolation.count_needed(np.full((10, 1), 0.1)).tolist() == [9]
 
 
 STEPS = {  # how large each step of eight ways is → what is told
@@ -86,10 +84,10 @@ STEPS = {  # how large each step of eight ways is → what is told
         "pictures switch in one",
     ),
     "each its own": (
-        lambda rng: rng.permuted(np.tile([1, 1, 9, 1, 1], (8, 1)), axis=1).T,
-        "in its own step",
+        lambda rng: rng.permuted(np.tile([0.1, 0.1, 9, 9, 0.1], (8, 1)), axis=1).T,
+        "each picture jumps: 2 steps [2, 2] of 5 make 90 % of its change, of random steps 3.",
     ),
-    "even": (lambda rng: np.ones((5, 8)), "no picture surely switches"),
+    "even": (lambda rng: np.ones((5, 8)), "no picture clearly jumps: 5 steps [5, 5] of 5"),
 }
 
 
@@ -97,13 +95,17 @@ STEPS = {  # how large each step of eight ways is → what is told
 def test_a_switch_is_told_from_chance(steps, told):
     made = steps(np.random.default_rng(3))
     far = np.cumsum(np.vstack([np.zeros(8), made]), axis=0)[..., None, None] * np.ones((1, 1, 2, 3))
-    found = figures.tell_largest("Between two prompts", dict.fromkeys(WAYS, measure_along(far)))
+    found = figures.tell_steps("Between two prompts", dict.fromkeys(WAYS, measure_along(far)))
     assert told in found and len(found.split()) <= 25
 
 
-def test_the_largest_random_step_is_that_of_the_broken_stick():
-    harmonic = sum(1 / k for k in range(1, 9))  # the mean of the largest of eight pieces: H₈ / 8
-    assert largest_of_random_steps(8, 4).mean() == pytest.approx(harmonic / 8, rel=0.01)
+def test_random_steps_are_those_of_a_broken_stick():
+    """Of two pieces, uniform: the larger is below nine tenths in four breaks of five."""
+    assert interpolation.needed_of_random_steps(2, 4).mean() == pytest.approx(1.8, abs=0.01)
+    x = np.array([0.0, 1.0, 5.0])[:, None, None] * np.ones((1, 2, 3))
+    panel = figures.jumps_panel({"lerp": measure_along(x)})
+    assert panel.usual.tolist() == pytest.approx([75, 100])  # the larger is 3/4 on average
+    assert panel.curves["lerp"][:, 0].tolist() == pytest.approx([80, 100])
 
 
 def test_whose_picture_it_is_is_counted():

@@ -34,6 +34,13 @@ def test_psnr_of_a_known_error():
     np.testing.assert_allclose(measure.psnr(PICTURE, PICTURE + 0.2), 20.0)
 
 
+def test_contrast_is_of_places_not_of_colours():
+    images = np.zeros((2, 1, 4, 4, 3))
+    images[0, ..., 0] = 1  # red all over
+    images[1, ..., :2, :] = 1
+    assert measure.contrast(images).ravel().tolist() == [0, 0.5]
+
+
 def test_equal_pictures():
     assert np.isinf(measure.psnr(PICTURE, PICTURE)).all()
     np.testing.assert_allclose(measure.ssim(PICTURE, PICTURE), 1.0)

@@ -3,7 +3,7 @@
 from .arrays import cosine, cosines, distance, gap, parting, principal_components
 from .colours import LATENT_TO_RGB, fit_latent_to_rgb, linear_rgb, saturation
 from .estimates import Estimate, mean_of, p_value, share_of
-from .images import blur, detail, psnr, ssim
+from .images import blur, contrast, detail, psnr, ssim
 from .masks import (
     best_iou,
     between_extremes,
@@ -26,6 +26,7 @@ __all__ = [
     "between_extremes",
     "blur",
     "check_mask",
+    "contrast",
     "cosine",
     "cosines",
     "covered",

@@ -52,3 +52,9 @@ def blur(x: np.ndarray) -> np.ndarray:
         views = np.lib.stride_tricks.sliding_window_view(x, len(window), axis)
         x = views @ window
     return x
+
+
+def contrast(images: np.ndarray) -> np.ndarray:
+    """The standard deviation over the places of a picture, the root mean square of its channels':
+    (…, H, W, c) → (…)."""
+    return np.sqrt(np.asarray(images, np.float64).var((-3, -2)).mean(-1))

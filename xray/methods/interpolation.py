@@ -8,6 +8,7 @@ import numpy as np
 from xray.measure import distance
 from xray.tensor_debug import lerp, slerp
 
+MOST = 0.9  # of a way
 WAYS = {"lerp": lerp, "slerp": slerp}
 
 
@@ -42,17 +43,27 @@ def measure_along(x: np.ndarray) -> Along:
     return Along(*ends, before)
 
 
-def largest_of_random_steps(steps: int, ways: int) -> np.ndarray:
-    """What the largest steps of so many ways would be on average, as parts of the whole, if a way
-    were a stick broken at random: 10,000 draws. The largest of steps that vary by chance is far
-    beyond an even one."""
+def parts_of(along: Along) -> np.ndarray:
+    """What part of the whole way each step makes, (steps, b)."""
+    return along.from_last[1:] / along.from_last[1:].sum(0)
+
+
+def count_needed(parts: np.ndarray) -> np.ndarray:
+    """How many steps, the largest first, make MOST of the way: (steps, …) → (…)."""
+    made = np.cumsum(-np.sort(-parts, axis=0), axis=0)
+    return 1 + (made < MOST - 1e-9).sum(0)
+
+
+def needed_of_random_steps(steps: int, ways: int) -> np.ndarray:
+    """How many steps of so many ways make MOST of them on average, if a way were a stick broken at
+    random: 10,000 draws. Steps that vary by chance are far from even."""
     drawn = np.random.default_rng(0).dirichlet(np.ones(steps), (10_000, ways))
-    return drawn.max(-1).mean(-1)
+    return count_needed(np.moveaxis(drawn, -1, 0)).mean(-1)
 
 
 def largest_of_shuffled_steps(parts: np.ndarray) -> np.ndarray:
-    """A permutation null: which step of the mean way is largest, and how large, if each way's
-    steps, (steps, ways), came in an order of their own; 10,000 shuffles, each → that part."""
+    """A permutation null: what part the largest step makes on average, if each way's steps, (steps,
+    ways), came in an order of their own: 10,000 shuffles, each → that part."""
     rng = np.random.default_rng(0)
     drawn = rng.permuted(np.broadcast_to(parts, (10_000, *parts.shape)), axis=1)
     return drawn.mean(-1).max(-1)
