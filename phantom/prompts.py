@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from phantom.judge import Findings, judge
+from phantom.judge import MARGIN, Findings, judge
 from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
 from xray.measure import Estimate, share_of
 
@@ -43,6 +43,7 @@ side    {", ".join([*SIDES, "and"])}
 colour  {", ".join(BACKGROUNDS)}"""
 
 
+MOST = 4  # things that are looked for where one may be drawn twice
 STRANGE = (
     "the words are known, but not the sentence: things come in the colours that they were learned "
     "in, one or two at a time; text2image.py --list shows the words and the grammar"
@@ -139,6 +140,25 @@ def as_asked(images: np.ndarray, prompt: str) -> dict[str, Estimate]:
     """How many pictures show all that was asked for, as a cell of a table; {} as `counts`."""
     right = shown(images, prompt)
     return {} if right is None else {"as asked": share_of(right)}
+
+
+def mask_between(images: np.ndarray, prompt: str, other: str, unknown: np.ndarray) -> np.ndarray:
+    """Where pictures (n, H, W, 3) uint8 of a prompt show what another does not ask for, (n, H, W)
+    bool: the squares in which its things are found, or, where both name the same things, all but
+    theirs. `unknown`, (n, H, W), where nothing is found."""
+    if images.shape[1:3] != (SIDE, SIDE):
+        return unknown
+    wanted, things = asked(prompt), asked(prompt).things - asked(other).things
+    named = things or wanted.things
+    squares = np.zeros_like(unknown)
+    for square, image in zip(squares, images, strict=True):
+        for thing in (match.thing for match in judge(image, MOST).matches):
+            if thing.name in named:
+                top, left = max(thing.row - MARGIN, 0), max(thing.column - MARGIN, 0)
+                ends = (start + thing.side + MARGIN for start in (thing.row, thing.column))
+                square[top : next(ends), left : next(ends)] = True
+    found = squares.any((1, 2), keepdims=True)
+    return np.where(found, squares if things else ~squares, unknown)
 
 
 def not_read(sd: "StableDiffusion", prompt: str) -> list[str]:

@@ -17,6 +17,7 @@ from stable_diffusion_tf.errors import UsageError
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
 Other = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")]
 Prompts = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
+Refined = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFINED")]
 Picture = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
 Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
 Precision = Literal["float32", "bfloat16", "float16-storage"]

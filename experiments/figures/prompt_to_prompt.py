@@ -1,39 +1,39 @@
 """Words edited by attention → matplotlib Figure. Nothing here shows or saves."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures.rows import add_legend, draw_pairs, lay_out, sheet_of_rows
+from experiments.figures.rows import draw_estimates, lay_out, sheet_of_rows, write_cells
 from xray.plots import as_shown
+
+SHOWN = 4  # noises
 
 
 def edit_sheet(
     images: np.ndarray,
     masks: np.ndarray,
     names: Sequence[str],
-    moved: Mapping[str, np.ndarray],
-    right: np.ndarray | None,
+    table: Sequence[Mapping[str, Any]],
     title: str,
 ) -> Figure:
     """A row for each way to draw the same noises, and how far it is from the first row.
 
-    images: (rows, n, H, W, 3) in [-1, 1]; masks: (n, H, W) bool, outlined in the first row; moved:
-    part of the picture → (rows, b) in per cent; right: (rows, b) bool as the judge says, or None.
+    images: (rows, n, H, W, 3) in [-1, 1]; masks: (n, H, W) bool, outlined in the first row.
     """
-    panels = 1 if right is None else 2
-    figure, cells, bars = sheet_of_rows(as_shown(images), names, panels, "same noises:", title)
-    for axes, mask in zip(cells[0], masks, strict=True):
+    judged = [name for name in ("as asked",) if name in table[0]]
+    shown = as_shown(images[:, :SHOWN])
+    figure, pictures, panels = sheet_of_rows(shown, names, 2 + len(judged), "same noises:", title)
+    for axes, mask in zip(pictures[0], masks, strict=False):
         outline(axes, mask)
-    draw_pairs(bars[0], moved)
-    lay_out(bars[0], len(names), "RMS, % of full scale", "how far from the source")
-    add_legend(figure, bars[0], "of the mask")
-    if right is not None:
-        draw_pairs(bars[1], {"pictures judged right": 100.0 * right})
-        lay_out(bars[1], len(names), "shows what its prompt names, %", "judged right")
-        bars[1].set_xlim(0, 108)
+    for axes, part in zip(panels, ("outside", "inside"), strict=False):
+        draw_estimates(axes, [row[part] for row in table])
+        lay_out(axes, len(names), "RMS to the source, % of full scale", f"{part} of the mask")
+    if judged:
+        write_cells(panels[-1], table, judged)
     return figure
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xray.measure import Estimate, standard_error
+from xray.measure import Estimate
 from xray.plain_figure import PlainFigure
-from xray.plots import FILLS, picture, whiskers
+from xray.plots import picture, whiskers
 
 SIDE = 1.3  # inches, of a picture
 PANEL = 2.3  # inches, the width of a panel of bars
@@ -51,26 +51,6 @@ def sheet_of_rows(
     return figure, cells, [figure.add_subplot(grid[:, columns + i]) for i in range(panels)]
 
 
-def draw_pairs(axes: Axes, pairs: Mapping[str, np.ndarray]) -> None:
-    """Bars for two sets of values by name, (rows, b) each, with standard errors."""
-    for i, (name, values) in enumerate(pairs.items()):
-        colour, hatch = FILLS[i]
-        places = np.arange(len(values)) + 0.26 * (2 * i - 1)
-        axes.barh(
-            places,
-            values.mean(1),
-            0.42,
-            xerr=standard_error(values, 1),
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            capsize=3,
-            label=name,
-        )
-        for place in places[values.mean(1) == 0]:
-            axes.text(0, place, f" {name}: 0", fontsize=8, va="center", color="0.3")
-
-
 def lay_out(axes: Axes, rows: int, unit: str, title: str) -> None:
     """Bars beside their rows of pictures."""
     axes.set_ylim(rows - 0.5, -0.5)
@@ -78,15 +58,6 @@ def lay_out(axes: Axes, rows: int, unit: str, title: str) -> None:
     axes.set_xlim(0, None)
     axes.set_xlabel(unit, fontsize=9)
     axes.set_title(title, fontsize=10)
-
-
-def add_legend(figure: Figure, axes: Axes, of: str = "") -> None:
-    """What the bars of a panel are, below the pictures; of: what is said behind each name."""
-    width, height = figure.get_size_inches()
-    handles, labels = axes.get_legend_handles_labels()
-    labels = [f"{label} {of}" for label in labels]
-    place = {"loc": "lower left", "bbox_to_anchor": (LABELS / width, 0.1 / height)}
-    figure.legend(handles, labels, fontsize=10, ncols=2, frameon=False, **place)
 
 
 def draw_estimates(axes: Axes, estimates: Sequence[Estimate]) -> None:

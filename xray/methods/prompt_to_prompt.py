@@ -1,8 +1,8 @@
-"""Words exchanged, added and weighted by editing attention: prompt-to-prompt.
+"""Words replaced, added and re-weighted by editing attention: prompt-to-prompt.
 
 Hertz et al., arXiv 2208.01626. Source and targets are drawn in one batch, the source in its first
-row, so nothing is stored: at each step the targets take over the attention that the source has
-right then. The functions made here are for `Edit`, and act on the half that hears the prompt.
+row, so nothing is stored: at each step the source's attention of right then is injected
+into the targets. The functions made here are for `Edit`, and act on the prompt's half.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,20 +26,20 @@ CROSS, SELF = "unet.*.attn2.probs", "unet.*.attn1.probs"
 
 
 class Row(NamedTuple):
-    """One picture of the batch, and what of the source's attention it takes over."""
+    """One picture of the batch, and what of the source's attention is injected."""
 
     name: str
     prompt: str
     cross: bool = False
-    alike: bool = False  # self-attention too
+    own: bool = False  # self-attention too
     weight: float = 1.0  # of the word that is weighted
 
 
 class Shares(NamedTuple):
-    """Of the steps, from the first on: for how many the source's attention is taken over."""
+    """Of the steps, from the first on: for how many the source's attention is injected."""
 
     cross: float
-    alike: float
+    own: float
 
 
 def draw_rows(
@@ -84,12 +84,12 @@ def edits_of(
     known &= np.array([row.cross for row in rows])[:, None]
     weights = np.ones(ids.shape, np.float32)
     weights[:, weighted] = np.array([row.weight for row in rows])[:, None]
-    alike = np.array([row.alike for row in rows])
+    own = np.array([row.own for row in rows])
     cross_steps, self_steps = (range(round(share * steps)) for share in shares)
     return [
-        Edit(CROSS, take_over(place, known), cross_steps),
-        Edit(CROSS, weigh(weights)),
-        Edit(SELF, look_alike(alike), self_steps),
+        Edit(CROSS, inject_cross(place, known), cross_steps),
+        Edit(CROSS, reweight(weights)),
+        Edit(SELF, inject_self(own), self_steps),
     ]
 
 
@@ -142,21 +142,21 @@ def align(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return place, known
 
 
-def exchanged(source: np.ndarray, target: np.ndarray) -> list[int]:
+def replaced(source: np.ndarray, target: np.ndarray) -> list[int]:
     """The positions of the source's tokens (77,) that the target has others for. Raises UsageError
     where there are none."""
     found = differences(source, target)
     places = [p for kind, i, i_end, *_ in found if kind == "replace" for p in range(i, i_end)]
     if not places:
-        raise UsageError("no word is exchanged between the prompts; try 'a cat' and 'a dog'")
+        raise UsageError("no word is replaced between the prompts; try 'a cat' and 'a dog'")
     return places
 
 
-def exchanged_words(tokenizer: "Tokenizer", source: str, target: str) -> tuple[str, str]:
-    """The words that are exchanged: the source's, the target's."""
+def replaced_words(tokenizer: "Tokenizer", source: str, target: str) -> tuple[str, str]:
+    """The words that are replaced: the source's, the target's."""
 
     def words(mine: str, theirs: str) -> str:
-        places = set(exchanged(*tokenizer([mine, theirs])))
+        places = set(replaced(*tokenizer([mine, theirs])))
         return " ".join(word for word, at in tokenizer.words(mine) if places.intersection(at))
 
     return words(source, target), words(target, source)
@@ -176,7 +176,7 @@ def count(ids: np.ndarray) -> int:
 # --- what the edits do -------------------------------------------------------------------------
 
 
-def take_over(place: np.ndarray, known: np.ndarray) -> Callable[[Any], Any]:
+def inject_cross(place: np.ndarray, known: np.ndarray) -> Callable[[Any], Any]:
     """The source's cross-attention for the tokens (rows, 77) of each target, where it is known."""
     from keras import ops
 
@@ -188,18 +188,18 @@ def take_over(place: np.ndarray, known: np.ndarray) -> Callable[[Any], Any]:
     return edit
 
 
-def look_alike(alike: np.ndarray) -> Callable[[Any], Any]:
+def inject_self(own: np.ndarray) -> Callable[[Any], Any]:
     """The source's self-attention for the rows (rows,) bool that are to have it."""
     from keras import ops
 
     def edit(probs: Any) -> Any:
         uncond, cond = ops.split(probs, 2)  # (rows, heads, h·w, h·w)
-        return ops.concatenate([uncond, ops.where(alike[:, None, None, None], cond[:1], cond)])
+        return ops.concatenate([uncond, ops.where(own[:, None, None, None], cond[:1], cond)])
 
     return edit
 
 
-def weigh(weights: np.ndarray) -> Callable[[Any], Any]:
+def reweight(weights: np.ndarray) -> Callable[[Any], Any]:
     """Each token's attention times its weight, (rows, 77); 1 leaves it."""
     from keras import ops
 
