@@ -34,6 +34,7 @@ from xray import measure, plots, script
 from xray.attention import (
     DAAM,
     DEFAULT,
+    INSIDE,
     Pooling,
     Words,
     look,
@@ -69,6 +70,7 @@ CHOICES = {  # field of the pooling → what the search tries, one field after t
 }
 START, SAME = "start token, for every word", "another word of its prompt"
 OTHER, BOX = "a word of another prompt", "box in the middle"
+OWN, BLIND = "IoU, own map", "IoU, start token's map"
 ORDER = ("ours", "DAAM", START, SAME, OTHER, BOX)
 
 
@@ -334,6 +336,28 @@ def on_things(sights: Sequence[Sight], pooling: Pooling) -> float:
                 known.append(mask)
     heats, known = np.array(heats), np.array(known)
     return max(float(measure.iou_at(heats, known, share).mean()) for share in SHARES)
+
+
+def iou_of_things(
+    found: Sequence[Mapping[str, np.ndarray]], known: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, tuple[np.ndarray, str, np.ndarray]]:
+    """The IoU of things' masks with their own maps, and with where the start token gets least,
+    which is the same for every word: (things,), no unit, and which picture each is of, as `mean_of`
+    takes them; {} where no word has a mask. found, known: of each picture, word → map, mask."""
+    rows = [
+        (
+            measure.iou_at(maps[word], mask, INSIDE),
+            measure.iou_at(-maps["<start>"], mask, INSIDE),
+            i,
+        )
+        for i, (maps, masks) in enumerate(zip(found, known, strict=True))
+        for word, mask in masks.items()
+        if word in maps and word not in BACKGROUNDS
+    ]
+    if not rows:
+        return {}
+    own, blind, pictures = (np.array(column) for column in zip(*rows, strict=True))
+    return {OWN: (own, "", pictures), BLIND: (blind, "", pictures)}
 
 
 # --- what is told ------------------------------------------------------------------------------

@@ -97,7 +97,8 @@ def check_names(options: type[Asked], words: Sequence[str]) -> None:
     """Raises UsageError for an option by a name that it once had."""
     for word in words[: words.index("--")] if "--" in words else words:
         if now := options.renamed.get(word.partition("=")[0]):
-            raise UsageError(f"{word.partition('=')[0]} is called {now} now")
+            bare = "" if now.startswith("--") else ", and has no name in front"
+            raise UsageError(f"{word.partition('=')[0]} is called {now} now{bare}")
 
 
 @contextmanager

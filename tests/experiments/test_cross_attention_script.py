@@ -1,7 +1,5 @@
 """The script of word heat maps: what it saves, what it says, and that its controls can fail."""
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +7,18 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from experiments import test_cross_attention as script_here
+from experiments import test_cross_attention as experiment
+from phantom.score_attention import BLIND, OWN, iou_of_things
 from phantom.world import render, scenes
-from xray import attention, script
+from tests.experiments.test_scripts import call, only, spread
+from xray.measure import mean_of
+from xray.methods import token_ablation
+from xray.report import read_report
 from xray.rounding import Held
 
 pytestmark = pytest.mark.usefixtures("loaded")
 
 PROMPT = "a rabbit left of a strawberry on a purple background"
-
-
-def call(*words: object, monkeypatch) -> None:
-    """Run the script's main as the shell would."""
-    monkeypatch.setattr(sys, "argv", ["test_cross_attention.py", *map(str, words)])
-    script.run(script_here.main)
-
-
-def folder_in(out: Path) -> Path:
-    (folder,) = (out / "test_cross_attention").iterdir()
-    return folder
 
 
 @pytest.fixture
@@ -39,57 +30,82 @@ def scene(tmp_path) -> tuple[Path, str]:
     return path, told.caption
 
 
+def test_words_that_come_again_have_groups_of_their_own(sd):
+    groups = token_ablation.groups_of(
+        sd.tokenize("a cat on a mat")[0], sd.tokenizer.words("a cat on a mat")
+    )
+    assert [*groups][:5] == ["a", "cat", "on", "a#2", "mat"] and groups["a#2"] == [4]
+    assert groups["<start>"] == [0] and groups["<end>"] == [6] and groups["<padding>"][0] == 7
+    assert sorted(place for places in groups.values() for place in places) == [*range(77)]
+
+
 @pytest.mark.arithmetic
-def test_a_drawn_picture_has_a_film_maps_and_a_score(tmp_path, monkeypatch, capfd):
-    call(PROMPT, "--steps", 8, "--out", tmp_path, monkeypatch=monkeypatch)
-    folder = folder_in(tmp_path)
-    assert json.loads((folder / "film.json").read_text(encoding="utf-8"))["prompt"] == PROMPT
-    found = load_file(folder / "maps.safetensors")
+def test_removing_the_attention_to_all_tokens_is_an_edit_that_zeroes(sd):
+    from xray.probe import Edit
+    from xray.probe.instrumented import instrument
+
+    context, uncond = np.split(sd.encode_text(["a cat", ""]), 2)
+    run, noise = {"uncond": uncond, "steps": 1, "guidance": 4.0}, sd.draw_noise(0, 1)
+    groups = {"all": range(77), "cat": [2]}
+    latents, shots = token_ablation.ablate_tokens(sd, groups, context, noise, run)
+    for row, tokens in ((1, [*range(77)]), (2, [2])):
+        edit = Edit("unet.*.attn2.probs", lambda p: p * 0, half="cond", tokens=tokens)
+        (only_step,) = instrument(sd, edits=edit).denoise(context, latent=noise, **run)
+        np.testing.assert_allclose(latents[0, row], only_step.x_prev[0], atol=1e-4)
+    assert np.abs(latents[0, 1] - latents[0, 0]).max() > 0.01 and len(shots[0]) == 1
+
+
+def test_maps_are_scored_by_picture_beside_a_map_that_knows_no_word():
+    mask, whole = np.zeros((8, 8), bool), np.ones((8, 8))
+    mask[:4] = True
+    maps = {"cat": whole * mask, "<start>": whole * ~mask.T}
+    scores = iou_of_things([maps, maps], [{"cat": mask, "red": ~mask}, {}])
+    assert mean_of(*scores[OWN]).value == 1 and mean_of(*scores[BLIND]).value == pytest.approx(
+        1 / 3
+    )
+    assert iou_of_things([maps], [{"red": mask}]) == {}
+
+
+@pytest.mark.arithmetic
+def test_drawn_pictures_have_maps_a_score_and_what_removal_does(tmp_path, monkeypatch, capfd):
+    words = [PROMPT, "--steps", 4, "--pictures", 2, "--out", tmp_path]
+    call(experiment.main, *words, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "test_cross_attention")
+    assert spread(folder / "figure.png") > 10
+    found = load_file(folder / "tensors.safetensors")
     assert {"rabbit", "strawberry", "purple", "a", "a#2", "<start>", "<padding>"} <= found.keys()
-    assert all(heat.shape == (64, 64) for heat in found.values())
-    with Image.open(folder / "maps.png") as sheet:
-        assert np.asarray(sheet.convert("RGB"), float).std() > 10
-    said, complained = capfd.readouterr()
-    assert complained == "" and "with probes and without: " in said
-    assert "rabbit         covers" in said and str(folder / "maps.png") in said
+    assert found["rabbit"].shape == (64, 64) and found["pictures"].shape == (2, 64, 64, 3)
+    report, _ = read_report(folder / "report.json")
+    assert report.numbers["<padding> removed"].n == 2 and report.control.passed
+    assert report.numbers["<padding> removed"].value > report.numbers["rabbit removed"].value
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.arithmetic
-def test_a_picture_that_exists_is_scored_and_the_controls_can_fail(
-    scene, tmp_path, monkeypatch, capfd
-):
+def test_a_picture_that_exists_is_scored(scene, tmp_path, monkeypatch, capfd):
     path, caption = scene
-    words = [caption, "--image", path, "--out"]
-    seen, examine, word_maps = [], script_here.examine, attention.word_maps
-    monkeypatch.setattr(script_here, "examine", lambda *a: seen.append(examine(*a)) or seen[0])
-    call(*words, tmp_path / "true", monkeypatch=monkeypatch)
-    folder = folder_in(tmp_path / "true")
-    assert sorted(p.name for p in folder.iterdir()) == ["maps.png", "maps.safetensors"]
-    said, _ = capfd.readouterr()
-    assert said.count("IoU with its mask") == 2 == said.count("control, another thing's map")
+    call(experiment.main, caption, path, "--out", tmp_path / "out", monkeypatch=monkeypatch)
+    report, _ = read_report(only(tmp_path / "out" / "test_cross_attention") / "report.json")
+    assert report.numbers[OWN].value > 0.3 and report.control.passed
+    assert "the start token's, which knows no word" in report.finding
+    assert len(report.finding.split()) <= 25
 
-    monkeypatch.setattr(script_here, "examine", lambda *_: (seen[0][0], Held(1e-3, 1e-6)))
+
+def test_the_control_fails_where_looking_changes_the_picture(scene, tmp_path, monkeypatch):
+    path, caption = scene
+    look = token_ablation.look
+    monkeypatch.setattr(token_ablation, "look", lambda *a: (look(*a)[0], Held(1e-3, 1e-6)))
     with pytest.raises(SystemExit, match="looking changed what the model computes"):
-        call(*words, tmp_path / "changed", monkeypatch=monkeypatch)
-
-    def swapped(*given):
-        found = word_maps(*given)
-        told = [word for word in found if word not in attention.SPECIAL]
-        return found | dict(zip(told, [found[word] for word in reversed(told)], strict=True))
-
-    monkeypatch.setattr(script_here, "examine", lambda *_: seen[0])
-    monkeypatch.setattr(attention, "word_maps", swapped)
-    with pytest.raises(SystemExit, match="the map of another thing does as well"):
-        call(*words, tmp_path / "swapped", monkeypatch=monkeypatch)
+        call(experiment.main, caption, path, "--out", tmp_path / "out", monkeypatch=monkeypatch)
 
 
 BAD = [
     ([""], "the prompt has no word"),
-    (["a cat", "--steps", "0"], "steps must be from 1 to 1000"),
     (["a cat", "--guidance", "nan"], "guidance"),
-    (["a cat", "--image", "{none}"], "there is no"),
-    (["a cat", "--image", "{page}"], "cannot read"),
+    (["a cat", "{none}"], "there is no"),
+    (["a cat", "{page}"], "cannot read"),
     (["a cat", "--weights", "{none}"], "no weights at"),
+    (["a cat", "--image", "x.png"], "--image is called PICTURE now, and has no name in front"),
 ]
 
 
@@ -100,7 +116,7 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path, monkeypatch, 
     places = {"page": page, "none": tmp_path / "none"}
     with pytest.raises(SystemExit) as stop:
         given = [word.format(**places) for word in words]
-        call(*given, "--out", tmp_path / "out", monkeypatch=monkeypatch)
+        call(experiment.main, *given, "--out", tmp_path / "out", monkeypatch=monkeypatch)
     said, complained = capfd.readouterr()
     assert stop.value.code == 2 and said == ""
     assert told in complained and complained.count("\n") == 1
