@@ -29,9 +29,10 @@ from phantom.prompts import not_read
 from phantom.score_attention import BLIND, OWN, iou_of_things, masks_in
 from phantom.world import BACKGROUNDS, SIDE
 from stable_diffusion_tf.errors import UsageError
-from xray import attention, measure, script
+from xray import script
+from xray.attention import INSIDE, phrases, word_maps
 from xray.attention.heat_map import pooling_for
-from xray.measure import Estimate, mean_of
+from xray.measure import Estimate, between_extremes, mean_of
 from xray.methods import token_ablation
 from xray.options import EXAMPLE, Batch, Picture, Precision, Prompt
 from xray.pictures import read_image
@@ -66,50 +67,38 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         images, shots, far, held = token_ablation.draw_all(sd, groups, options)
         moved = {word: mean_of(one, "%") for word, one in far.items()}
     known = [masks_in(image) if image.shape[:2] == (SIDE, SIDE) else {} for image in images]
-    found = [
-        attention.word_maps(
-            seen, attention.phrases(words, [*masks]), pooling_for(sd), image.shape[:2]
-        )
-        for seen, image, masks in zip(shots, images, known, strict=True)
-    ]
+    spans, pooling = [phrases(words, [*masks]) for masks in known], pooling_for(sd)
+    found = [word_maps(*one, pooling, images.shape[1:3]) for one in zip(shots, spans, strict=True)]
     scores = {name: mean_of(*some) for name, some in iou_of_things(found, known).items()}
     table = [
-        {"word": word, "inside of the line, %": 100 * covers(heat)}
+        {"word": word, "inside of the line, %": 100 * np.mean(between_extremes(heat) >= INSIDE)}
         | ({"removed, pictures move": moved[word]} if word in moved else {})
         for word, heat in found[0].items()
     ]
     finding = find(scores, moved, {word for masks in known for word in masks} - {*BACKGROUNDS})
+    heading = f"“{options.prompt}”\n{finding}"
     return Report(
         finding,
         Control("with probes and without", str(held), held.passed, WRONG),
         numbers=scores | {f"{word} removed": far for word, far in moved.items()},
         table=table,
-        figure=figures.attention_sheet(
-            images[0], found[0], moved, f"“{options.prompt}”\n{finding}"
-        ),
-        tensors={word: heat.astype(np.float32) for word, heat in found[0].items()}
-        | {"pictures": images},
+        figure=figures.attention_sheet(images[0], found[0], moved, heading),
+        tensors={w: heat.astype(np.float32) for w, heat in found[0].items()} | {"pictures": images},
         notes=not_read(sd, options.prompt),
     )
-
-
-def covers(heat: np.ndarray) -> float:
-    """The part of the picture where a map is inside."""
-    return float(np.mean(measure.between_extremes(heat) >= attention.INSIDE))
 
 
 def find(scores: Mapping[str, Estimate], moved: Mapping[str, Estimate], things: set[str]) -> str:
     """How well maps find things, and what removing the attention to them does."""
     told = {word: far for word, far in moved.items() if word in things}
+    met = f"Words' heat maps meet their things with IoU {scores.get(OWN)}; "
     if told and scores:
-        met = (
-            f"Words' heat maps meet their things (IoU {scores[OWN]}); removing that attention moves"
-        )
         far, padding = max(far.value for far in told.values()), moved["<padding>"].value
-        return f"{met} pictures {far:.1f} %, the padding's {padding:.0f} %."
+        return (
+            f"{met}removing that attention moves pictures {far:.1f} %, padding's {padding:.0f} %."
+        )
     if scores:
-        met = f"Words' heat maps meet their things with IoU {scores[OWN]}"
-        return f"{met}; the start token's, which knows no word, with {scores[BLIND].short}."
+        return f"{met}the start token's, which knows no word, with {scores[BLIND].short}."
     if moved:
         most = max(moved, key=lambda word: moved[word].value)
         return f"Of all words removing the attention to {most} moves pictures most: {moved[most]}."

@@ -23,14 +23,13 @@ import numpy as np
 import stable_diffusion_tf
 from experiments.figures import ddim_inversion as figures
 from phantom.world import new_scenes
-from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
-from xray import options, script
+from xray import script
 from xray.measure import mean_of, psnr
 from xray.methods.ddim_inversion import neighbour_correlation, there_and_back, walk_all
 from xray.methods.drawing import encode
-from xray.options import Picture, check_range, check_rising
+from xray.options import Picture, Seeded, check_range, check_rising
 from xray.pictures import read_image
 from xray.report import Control, Report
 
@@ -40,7 +39,7 @@ WRONG = "fresh noise gives the picture back nearly as well, or one walk has two 
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     guided: ClassVar[bool] = True
 
     picture: Picture = None
@@ -53,16 +52,14 @@ class Options(options.Options):
     """scales of classifier-free guidance, rising, two or more; 1 is none."""
     number: int = 16
     """how many scenes, 1 to 64."""
-    seed: int = 0
-    """draws the scenes, and the control's noise."""
 
     def check(self) -> None:
+        super().check()
         if bool(self.picture) != bool(self.prompt.strip()):
             raise UsageError("a picture needs --prompt, what it shows; name both or none")
         check_rising("steps", self.steps, 1)
         check_rising("guidance", self.guidance, 2)
         check_range("number", self.number, 1, 64, 16)
-        check_seed(self.seed)
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

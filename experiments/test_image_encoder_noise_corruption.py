@@ -27,13 +27,12 @@ import stable_diffusion_tf
 from experiments.figures import image_decoder as figures
 from experiments.figures.image_decoder import Sweep
 from phantom.world import new_scenes
-from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.images import to_model
-from xray import options, script
+from xray import script
 from xray.measure import mean_of, psnr
 from xray.methods import latent_noise
 from xray.methods.drawing import decode, encode
-from xray.options import Picture, check_range
+from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_pictures
 from xray.report import Control, Report
 
@@ -46,17 +45,15 @@ WRONG = "nothing was replaced, and the picture changed"
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     picture: Picture = None
     """a picture or a folder of pictures, cropped to squares; by default the phantom's scenes."""
     number: int = 30
     """how many scenes, pictures of the folder, or draws of the noise on the one picture."""
-    seed: int = 0
-    """draws the scenes, the positions and the noise."""
 
     def check(self) -> None:
+        super().check()
         check_range("number", self.number, LEAST, MOST, 30)
-        check_seed(self.seed)
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

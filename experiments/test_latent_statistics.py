@@ -24,11 +24,10 @@ import numpy as np
 import stable_diffusion_tf
 from experiments.figures import latent_statistics as figures
 from phantom.world import render, scenes
-from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
-from xray import options, script
+from xray import script
 from xray.measure import Estimate, normality
-from xray.options import Picture, check_range
+from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_pictures
 from xray.report import Control, Report
 
@@ -38,17 +37,15 @@ WRONG = "noise has the factor of the pictures, as far as so few can tell"
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     picture: Picture = None
     """a folder of pictures, cropped to squares; by default scenes of the phantom's world."""
     number: int = 128
     """how many of them, 8 to 1024."""
-    seed: int = 0
-    """draws the scenes, the samples and the control's noise."""
 
     def check(self) -> None:
+        super().check()
         check_range("number", self.number, LEAST, MOST, 128)
-        check_seed(self.seed)
         if self.picture and not self.picture.is_dir():
             raise UsageError(f"there is no folder {self.picture}; name one with {LEAST} pictures")
 

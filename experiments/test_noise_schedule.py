@@ -23,12 +23,11 @@ from experiments.figures import noise_schedule as figures
 from experiments.figures.noise_schedule import Schedule
 from phantom.world import render, scenes
 from stable_diffusion_tf import scheduler
-from stable_diffusion_tf.arguments import check_seed
-from xray import options, script
+from xray import script
 from xray.measure import normality
 from xray.methods import forward_process
 from xray.methods.drawing import decode
-from xray.options import Picture, check_range
+from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_image
 from xray.report import Control, Report
 
@@ -39,17 +38,15 @@ WRONG = "x_t is not what the formula says, or a wrong schedule fits as well"
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     picture: Picture = None
     """cropped to its middle square; by default scenes of the phantom's world."""
     number: int = 64
     """how many scenes, or walks of the picture, 4 to 256."""
-    seed: int = 0
-    """draws the scenes and the noise."""
 
     def check(self) -> None:
+        super().check()
         check_range("number", self.number, LEAST, MOST, 64)
-        check_seed(self.seed)
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

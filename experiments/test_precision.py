@@ -20,9 +20,17 @@ import numpy as np
 import stable_diffusion_tf
 from experiments.figures import precision as figures
 from stable_diffusion_tf.errors import UsageError
-from stable_diffusion_tf.lcm import guidance_embedding
 from xray import script
-from xray.compare import BACKENDS, Asked, Comparison, by_part, compare, reads_of, reads_on
+from xray.compare import (
+    BACKENDS,
+    Asked,
+    Comparison,
+    by_part,
+    compare,
+    inputs_of,
+    reads_of,
+    reads_on,
+)
 from xray.options import EXAMPLE, Prompt, Sampling
 from xray.report import Control, Report
 
@@ -48,16 +56,13 @@ class Options(Sampling):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    asked = find_inputs(sd, options)
+    run = options.steps, options.guidance, options.seed
+    asked = inputs_of(sd, options.prompt, *run)
     exact = reads_of(sd, asked, options.pattern)
     load = partial(reads_again, options.weights, asked, options.pattern)
     control = compare(load("float32"), exact, exact, options.tolerance)
-    found = {
-        name: compare(read(), exact, exact, options.tolerance)
-        for name, read in variants(
-            sd.backend, load, options.weights, asked, options.pattern
-        ).items()
-    }
+    ways = variants(sd.backend, load, options.weights, asked, options.pattern)
+    found = {n: compare(read(), exact, exact, options.tolerance) for n, read in ways.items()}
     table = [
         {"variant": name, "part": part, "off by": f"{row.difference:.1e}", "at": row.address}
         for name, comparison in found.items()
@@ -73,21 +78,6 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         figure=figures.parting_curves(found, finding),
         tensors={name: np.array([row[1] for row in one.rows]) for name, one in found.items()},
     )
-
-
-def find_inputs(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Asked:
-    """What each network is given: token ids, the latent of the step half way, that of the end."""
-    ids = sd.tokenize([options.prompt, ""])
-    context, uncond = np.split(sd.function("text_encoder")(ids), 2)
-    taken = [*sd.denoise(context, uncond, options.steps, options.guidance, seed=options.seed)]
-    half, both = taken[len(taken) // 2], np.concatenate([uncond, context])
-    times, width = np.full(2, half.t, np.int32), sd.unet_config.time_cond_proj_dim
-    lcm = [guidance_embedding(options.guidance, width).repeat(2, axis=0)] if width else []
-    return {
-        "text_encoder": (ids,),
-        "unet": (np.repeat(half.x, 2, axis=0), times, both, *lcm),
-        "decoder": (taken[-1].x_prev / np.float32(sd.vae_config.scaling_factor),),
-    }
 
 
 def reads_again(weights: str, asked: Asked, pattern: str, precision: str) -> dict[str, np.ndarray]:

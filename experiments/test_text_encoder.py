@@ -24,13 +24,12 @@ import stable_diffusion_tf
 from experiments.figures import text_encoder as figures
 from experiments.token_rows import change, grow, name_tokens, strange
 from phantom.prompts import not_read
-from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import BOS, EOS
-from xray import measure, options, script
+from xray import measure, script
 from xray.measure import mean_of
 from xray.methods.causal_mask import after, farthest, moved
-from xray.options import EXAMPLE, Prompt
+from xray.options import EXAMPLE, Prompt, Seeded
 from xray.report import Control, Report
 
 SHOWN = 20  # tokens of a long prompt that are grown, changed and shown
@@ -42,14 +41,9 @@ WRONG = "a vector moved with a token after it, or none moved with a token before
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     prompt: Prompt = EXAMPLE
     """what to encode; of a long one, the first 20 tokens are looked at."""
-    seed: int = 0
-    """draws the tokens that are put in the place of others."""
-
-    def check(self) -> None:
-        check_seed(self.seed)
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

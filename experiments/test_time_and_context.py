@@ -5,10 +5,9 @@ cross-attention, as keys and values. Runs are made in which other ones are put t
 noises: another prompt, or the timestep of a noisier or cleaner step, everywhere, in one block
 alone, or in one step alone (activation patching of what the UNet is conditioned on).
 
-The map tells how far the latent moves, as a mean over the noises in per cent of the distance
-between two seeds; the table has 95 % intervals. The measure is not additive: one step alone may
-move the latent farther than all steps together, as the others then pull it back. The pictures are
-of one noise, with how many of all show what each prompt asks for.
+The map tells how far the latent moves, the mean over the noises in per cent of the distance
+between two seeds. One step alone may move it farther than all together, as the others then pull it
+back. The pictures are of one noise, with how many of all show what each prompt asks for.
 
 In Stable Diffusion the prompt matters in the first ten of 25 steps (arXiv 2404.02747). The
 phantom's 4×4 level (down block 2, mid block, up block 0) all but died in training: what is put
@@ -34,6 +33,7 @@ from xray.options import Batch, Other, Prompt, check_range
 from xray.report import Control, Report
 
 ROWS = 16  # runs in a batch
+SHOWN = Swap("words"), Swap("words", None, 0), Swap("noisier"), Swap("cleaner")
 WRONG = "its own timestep and prompt, put in by hand, moved the latent"
 
 
@@ -76,31 +76,23 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     far = conditioning.apart(latents, ends[: options.pictures]) / conditioning.between(ends)
     images = to_pictures(sd, np.concatenate([ends[None, : options.pictures], latents]))
     table = [
-        {"swapped": KINDS[swap.kind], "where": place_of(swap), "moved": mean_of(100 * moved, "%")}
+        {"swapped": KINDS[swap.kind], "where": swap.where, "moved": mean_of(100 * moved, "%")}
         | {f"as {who}": count for who, prompt in zip("AB", prompts, strict=True)
            for count in as_asked(some, prompt).values()}
         for swap, moved, some in zip(swaps, far, images[1:], strict=True)
     ]  # fmt: skip
     held, finding = rounding.hold(itself, ends[0], [ends, again]), find(table)
-    shown = [Swap("words"), Swap("words", None, 0), Swap("noisier"), Swap("cleaner")]
-    rows = [0, *(1 + swaps.index(swap) for swap in shown)]
+    rows = [0, *(1 + swaps.index(swap) for swap in SHOWN)]
     heading = f"A: “{options.prompt}”, B: “{options.other}”\n{finding}"
+    told = [None, *(table[i - 1] for i in rows[1:])]
     return Report(
         finding,
         Control("its own timestep and prompt, by hand", str(held), held.passed, WRONG),
         numbers={f"{row['swapped']}, {row['where']}": row["moved"] for row in table},
         table=table,
-        figure=figures.swap_sheet(
-            images[rows, 0], [None, *(table[i - 1] for i in rows[1:])], table, heading
-        ),
+        figure=figures.swap_sheet(images[rows, 0], told, table, heading),
         tensors={"plain": ends, "latents": latents, "pictures": images},
     )
-
-
-def place_of(swap: Swap) -> str:
-    if swap.step is not None:
-        return f"step {swap.step + 1}"
-    return swap.block.replace("_blocks.", " block ").replace("_", " ") if swap.block else "all"
 
 
 def find(table: list[dict[str, Any]]) -> str:

@@ -24,12 +24,11 @@ import numpy as np
 import stable_diffusion_tf
 from experiments.figures import training_step as figures
 from phantom.world import new_scenes
-from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
-from xray import options, script
+from xray import script
 from xray.measure import mean_of
 from xray.methods import denoising_loss
-from xray.options import Picture, check_range
+from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_image
 from xray.report import Control, Report
 
@@ -40,19 +39,17 @@ WRONG = "the noise put in has not the variance 1, or another's words do better t
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     picture: Picture = None
     """cropped to its middle square, and noised again and again; by default the phantom's scenes."""
     prompt: str = ""
     """what is to be seen in the picture."""
     number: int = 64
     """how many scenes, or noises of the picture, 4 to 512."""
-    seed: int = 0
-    """draws the scenes and the noise."""
 
     def check(self) -> None:
+        super().check()
         check_range("number", self.number, 4, 512, 64)
-        check_seed(self.seed)
         if (self.picture is None) != (not self.prompt):
             raise UsageError("a picture and its words go together: name both, or none")
 

@@ -60,7 +60,9 @@ class Options(Sampling):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    notes = [*learn(sd, options.words), *not_read(sd, options.prompt)]
+    named = [*map(word_and_file, options.words)]
+    notes = [f"{sd.add_word(path, word)} is a word now, from {path}" for word, path in named]
+    notes += not_read(sd, options.prompt)
     if options.preview:
         sd.load_preview(options.preview)
     context = sd.encode_text([options.prompt, options.prompt])
@@ -75,9 +77,9 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     signals = {
         name: signal(film[i]["eps_uncond"], film[i]["eps_cond"]) for name, i in places.items()
     }
-    half_way, still = signals["half way"], signal(*same)
-    finding = f"Half way the prompt changes the predicted noise by {100 * half_way:.1f} %."
-    passed = still < min(half_way, 1e-3) or sd.is_lcm
+    most, still = signals["half way"], signal(*same)
+    finding = f"Half way the prompt changes the predicted noise by {100 * most:.1f} %."
+    passed = still < min(most, 1e-3) or sd.is_lcm
     k = ENLARGED if max(film.image.shape) <= 2 * SIDE else 1
     return Report(
         finding,
@@ -90,11 +92,6 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         notes=notes,
         film=options.folder,
     )
-
-
-def learn(sd: "stable_diffusion_tf.StableDiffusion", words: tuple[str, ...]) -> list[str]:
-    files = map(word_and_file, words)
-    return [f"{sd.add_word(path, word)} is a word now, from {path}" for word, path in files]
 
 
 def word_and_file(given: str) -> tuple[str | None, Path]:

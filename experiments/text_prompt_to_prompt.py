@@ -6,17 +6,15 @@ new one for the first share of the steps: where the source attended to its word,
 to the word in its place (replace), words that came in keep attention of their own (refine), and the
 attention that a word gets is multiplied (re-weight).
 
-Each column of the sheet is one noise, each row one way to draw it. The white line in the source's
-pictures is the mask of the replaced word: on the phantom the square in which template matching
-finds the thing, or all but the things where it is the background's colour; elsewhere its heat map.
-Bars are how far a picture is from the source outside of the mask and inside, in per cent of full
-scale (RMS): an edit is good where outside is short and inside long. Intervals are over the noises,
-and say nothing of other prompts; counts are pictures that show all that their own prompt asks for.
+Each column of the sheet is one noise, each row one way to draw it. The white line is the mask of
+the replaced word: on the phantom the square in which template matching finds the thing, or all but
+the things where it is the background's colour; elsewhere its heat map. Bars are how far a picture
+is from the source outside of the mask and inside (RMS, per cent of full scale): an edit is good
+where outside is short and inside long.
 
 In the paper the layout stays and weights make an effect stronger or weaker. The phantom's padding
 carries most of the prompt (text_padding_and_end.py) and is not weighted, so weights do far less.
-The control injects the source's attention into the source's own prompt: it must be the picture that
-the model draws when nobody looks, but for rounding.
+The control injects the source's attention into the source's own prompt: the picture must stay.
 """
 
 from collections.abc import Sequence
@@ -33,14 +31,11 @@ from xray import rounding, script
 from xray.measure import Estimate, mean_of
 from xray.methods import prompt_to_prompt as p2p
 from xray.methods.drawing import decode, draw
-from xray.methods.prompt_to_prompt import Row
 from xray.options import EXAMPLE, Batch, Other, Prompt, Refined, check_range
 from xray.report import Control, Report
 
 CAT, SMALL = (EXAMPLE.replace("rabbit", word) for word in ("cat", "small rabbit"))
-PLAIN, EDITED = "other word, no edit", "replace"
 WRONG = "a picture patched with its own attention is another"
-WEIGHT = 4.0  # of the re-weighted word
 
 
 @dataclass(frozen=True)
@@ -69,17 +64,8 @@ class Options(Batch):
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     source, other = options.prompt, options.other
     word = p2p.replaced(*sd.tokenize([source, other]))
-    refined = options.refined if source == EXAMPLE or options.refined != SMALL else None
-    rows = [
-        Row("source", source),
-        Row("source's attention\ninto itself", source, True, True),
-        Row(PLAIN, other),
-        Row(EDITED, other, True),
-        Row("replace, and\nself-attention", other, True, True),
-    ]
-    if refined:
-        rows += [Row("words added, no edit", refined), Row("refine", refined, True)]
-    rows.append(Row(f"re-weight × {WEIGHT:g}", source, True, weight=WEIGHT))
+    own = source == EXAMPLE or options.refined != SMALL
+    rows = p2p.rows_of(source, other, options.refined if own else None)
     run = {"uncond": sd.encode_text(""), "steps": options.steps, "guidance": options.guidance}
     noise = sd.draw_noise(options.seed, options.pictures)
     texts = {row.prompt: sd.encode_text([row.prompt]) for row in rows}  # each once: the same bits
@@ -101,14 +87,12 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         for i, row in enumerate(rows)
     ]
     names = [row.name for row in rows]
-    at, edited = names.index(PLAIN), names.index(EDITED)
+    at, edited = names.index(p2p.PLAIN), names.index(p2p.EDITED)
     less = mean_of(moved["outside"][at] - moved["outside"][edited], "%")
     finding = find(p2p.replaced_words(sd.tokenizer, source, other), table[at], table[edited], less)
     return Report(
         finding,
         Control("the source's own attention, injected", str(held), held.passed, WRONG),
-        numbers={"less changed outside by replace": less}
-        | {f"{row['row']}, outside": row["outside"] for row in table},
         table=table,
         figure=figures.edit_sheet(images, masks, names, table, finding),
         tensors={"latents": latents, "pictures": to_uint8(images), "masks": masks.astype(np.uint8)},
@@ -118,10 +102,8 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
 def find(words: Sequence[str], plain: dict, edited: dict, less: Estimate) -> str:
     """Whether less changes outside with the edit, noise by noise."""
     gain = "less than" if less.clears(0) else "not surely less than"
-    return (
-        f"“{words[1]}” for “{words[0]}” by replace changes the rest of the picture by "
-        f"{edited['outside']}, {gain} without it, {plain['outside'].short}."
-    )
+    what = f"“{words[1]}” for “{words[0]}” by replace changes the rest of the picture by"
+    return f"{what} {edited['outside']}, {gain} without it, {plain['outside'].short}."
 
 
 if __name__ == "__main__":

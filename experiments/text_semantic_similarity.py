@@ -27,14 +27,13 @@ from experiments.families import of_one_wording, prompts_of, table_for
 from experiments.figures import semantic_similarity as figures
 from experiments.token_rows import name_tokens
 from phantom.prompts import not_read
-from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import EOS
-from xray import options, script
+from xray import script
 from xray.measure import cosine, cosines, mean_of
 from xray.measure.permutation import Nearness, permutation_test
 from xray.methods.token_spans import end_vectors
-from xray.options import Prompts
+from xray.options import Prompts, Seeded
 from xray.report import Control, Report
 
 OWN = "your own"
@@ -44,14 +43,12 @@ WRONG = "shuffled families lie as near together"
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Seeded):
     prompts: Prompts = ()
     """a family of your own beside the eight, two prompts or more."""
-    seed: int = 0
-    """shuffles the families."""
 
     def check(self) -> None:
-        check_seed(self.seed)
+        super().check()
         if len(self.prompts) == 1:
             raise UsageError("one prompt is no family; name two or more")
 

@@ -72,3 +72,10 @@ def test_no_rooms_import_each_other():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"rooms in a circle: {' ← '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "experiments").glob("te[sx]t*.py")), ids=lambda p: p.stem
+)
+def test_an_experiment_is_at_most_110_lines(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 110

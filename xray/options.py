@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from stable_diffusion_tf.arguments import check_seed
 from stable_diffusion_tf.errors import UsageError
 
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
@@ -42,7 +43,8 @@ class Options:
     @property
     def subject(self) -> str:
         """What the run's folder is named after."""
-        prompts = getattr(self, "prompt", ""), *getattr(self, "prompts", ())
+        named = (getattr(self, name, "") for name in ("prompt", "thing"))
+        prompts = *named, *getattr(self, "prompts", ())
         picture = getattr(self, "picture", None)
         return next(filter(None, prompts), picture.stem if picture else self.weights)
 
@@ -51,21 +53,29 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Sampling(Options):
+class Seeded(Options):
+    """For what is drawn at random."""
+
+    seed: int = 0
+    """draws noise, scenes and whatever else is random; the same seed, the same answer."""
+
+    def check(self) -> None:
+        super().check()
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True)
+class Sampling(Seeded):
     """For what draws from noise."""
 
     steps: int = 25
     """steps from noise to picture, 1 to 1000."""
     guidance: float = 7.5
     """scale of classifier-free guidance; 1 is none."""
-    seed: int = 0
-    """draws the noise; the same seed draws the same picture."""
 
     def check(self) -> None:
         super().check()
         check_range("steps", self.steps, 1, 1000, 25)
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed} is negative; try 0")
 
 
 @dataclass(frozen=True)

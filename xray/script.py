@@ -68,8 +68,9 @@ Main = Callable[["StableDiffusion", Asked], Report]
 def run_experiment(main: Main, options: type[Asked]) -> None:
     """Run an experiment with the shell's arguments: make its folder, load the model, print what it
     found, save all of it. A control that fails is an error."""
-    started, module = time.perf_counter(), sys.modules[main.__module__]
-    name, question = Path(module.__file__).stem, " ".join(module.__doc__.split("\n\n")[0].split())
+    started, module = time.perf_counter(), main.__globals__
+    name, doc = Path(module["__file__"]).stem, module["__doc__"]
+    question = " ".join(doc.split("\n\n")[0].split())
     with told_in_a_line():
         check_names(options, sys.argv[1:])
         asked = tyro.cli(options, description=question)

@@ -1,26 +1,28 @@
 """Runs the experiments and writes docs/gallery: a page for each, and one that leads to them.
 
-python -m experiments.gallery                   all, some minutes
+python -m experiments.gallery                   all, a quarter of an hour
 python -m experiments.gallery test_guidance     one, the others' pages stay
 """
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 from PIL import Image
 
 from stable_diffusion_tf.errors import UsageError
+from xray.report import FIGURE, JSON, PRINTED, Report, read_report, table_lines, told
 
-from .published import BESIDE, BLOCKS, Beside
+from .published import BESIDE, BLOCKS, READERS, Beside
 
 EXPERIMENTS = Path(__file__).resolve().parents[1]
 GALLERY = EXPERIMENTS.parent / "docs" / "gallery"
@@ -33,17 +35,6 @@ class Story(NamedTuple):
 
     question: str
     reading: str
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a run printed. said: its numbers; seconds: from the shell to the end."""
-
-    said: str
-    finding: str
-    control: str
-    picture: Path
-    seconds: float
 
 
 def main(
@@ -64,49 +55,42 @@ def main(
         raise UsageError(f"no experiment {unknown[0]}; choose from {', '.join(known)}")
     out.mkdir(parents=True, exist_ok=True)
     failed = [name for name in names or known if not draw(name, weights, out)]
-    pages = {name: out / f"{name}.md" for name in known}
-    there = {name: page.read_text("utf-8") for name, page in pages.items() if page.exists()}
-    (out / INDEX).write_text(write_index(there), encoding="utf-8")
+    (out / INDEX).write_text(write_index(read_all(out)), encoding="utf-8")
     if failed:
         raise SystemExit(f"{len(failed)} failed: {', '.join(failed)}")
 
 
 def draw(name: str, weights: str, out: Path) -> bool:
     """Run one script and write its page; whether it went well."""
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            told = run(name, weights, scratch)
+            folder = run(name, weights, Path(scratch))
         except RuntimeError as error:
             print(f"{name:36} FAILED: {error}", flush=True)
             return False
-        print(f"{name:36} {told.seconds:4.0f} s  {told.finding}", flush=True)
-        pack(told.picture, out / f"{name}.webp")
-    page = write_page(name, read_story(name), told)
-    (out / f"{name}.md").write_text(page, encoding="utf-8")
+        report, facts = read_report(folder / JSON)
+        pictures = [file for file in facts["files"].values() if file.endswith(".png")]
+        for file in pictures:
+            pack(folder / file, out / image_of(name, file))
+        shutil.copyfile(folder / JSON, out / f"{name}.json")
+    (out / f"{name}.md").write_text(write_page(name, report, facts), encoding="utf-8")
+    print(f"{name:36} {time.perf_counter() - started:4.0f} s  {report.finding}", flush=True)
     return True
 
 
 # --- running -----------------------------------------------------------------------------------
 
 
-def run(name: str, weights: str, scratch: str) -> Told:
-    """One script in a process of its own. Raises RuntimeError where it ends with an error, its
-    control's too."""
-    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", weights, "--out", scratch]
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
-    seconds = time.perf_counter() - started
+def run(name: str, weights: str, scratch: Path) -> Path:
+    """One script in a process of its own, in the empty folder `scratch`; where it saved. Raises
+    RuntimeError where it ends with an error, its control's too."""
+    model = str(Path(weights).absolute()) if os.sep in weights else weights
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", model]
+    done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError((done.stderr or done.stdout).strip().rpartition("\n")[2])
-    return hear(done.stdout, seconds)
-
-
-def hear(said: str, seconds: float) -> Told:
-    """What a script printed → its parts."""
-    head, _, tail = said.partition("\nfinding  ")
-    finding, *rest = tail.splitlines()
-    lines = dict(line.split(maxsplit=1) for line in rest if line.strip())
-    return Told(head.strip("\n"), finding, lines["control"], Path(lines["picture"]), seconds)
+    return next((scratch / "outputs" / name).iterdir())
 
 
 def read_story(name: str) -> Story:
@@ -116,23 +100,41 @@ def read_story(name: str) -> Story:
     return Story(" ".join(question.split()), reading)
 
 
+def read_all(folder: Path) -> dict[str, Report]:
+    """The reports of all experiments that have a page."""
+    return {path.stem: read_report(path)[0] for path in folder.glob("*.json")}
+
+
 def pack(source: Path, target: Path) -> None:
     """The same pixels in half of the bytes."""
     with Image.open(source) as image:
         image.convert("RGB").save(target, lossless=True, method=6)
 
 
+def image_of(name: str, file: str) -> str:
+    """What a picture of a run is called in the gallery."""
+    stem = Path(file).stem
+    return f"{name}.webp" if file == FIGURE else f"{name}-{stem}.webp"
+
+
 # --- writing -----------------------------------------------------------------------------------
 
 
-def write_page(name: str, story: Story, told: Told) -> str:
+def write_page(name: str, report: Report, facts: Mapping[str, Any]) -> str:
+    story, kernels = read_story(name), facts["model"]["kernels"]
+    more = [file for file in facts["files"].values() if file.endswith(".png") and file != FIGURE]
+    shown = "".join(f"![{Path(file).stem}]({image_of(name, file)})\n\n" for file in more)
+    rows = "\n".join(table_lines(report.table[:PRINTED]))
+    rest = len(report.table) - PRINTED
+    cut = f"\n… and {rest} rows more, in {name}.json" if rest > 0 else ""
+    where = f"{kernels['cpu']}, {kernels['instruction_set']}, {kernels['threads']} threads"
     return f"""# {escape(story.question)}
 
-![{escape(told.finding)}]({name}.webp)
+![{escape(report.finding)}]({name}.webp)
 
-**{escape(told.finding)}**
+**{escape(report.finding)}**
 
-Control: {escape(told.control)}
+Control: {escape(str(report.control))}
 
 ```sh
 .venv/bin/python experiments/{name}.py
@@ -140,52 +142,56 @@ Control: {escape(told.control)}
 
 {escape(story.reading)}
 
-<details><summary>All that it printed, in {told.seconds:.0f} s</summary>
-
-```text
-{told.said}
+{shown}```text
+{rows}{cut}
 ```
 
-</details>
+{facts["seconds"]:.0f} s on {where}. Every number with its interval, n and unit is in
+[{name}.json]({name}.json); the words are in the [glossary](../glossary.md), what “as asked” means
+in [how pictures are judged](../judge.md). [All questions](README.md)
 """
 
 
-def write_index(pages: Mapping[str, str]) -> str:
-    """The page that leads to all: a table for each building block, and what others found."""
+def write_index(reports: Mapping[str, Report]) -> str:
+    """The page that leads to all: where to begin, a table for each building block, and what others
+    found."""
     parts = [
         "# Gallery\n\nEach question is a script, each script a picture, a number and a control "
         "that would have failed if the number meant nothing. `make gallery` draws all of it again "
         "with the phantom, the small model that comes with this repository; `--weights` asks "
-        "another model.\n"
+        "another model. Intervals are 95 %.\n",
+        "## Where to begin\n",
     ]
+    for reader, steps in READERS.items():
+        listed = [f"1. [{read_story(name).question}]({name}.md) {why}" for name, why in steps]
+        parts.append("\n".join([f"**{reader}**\n", *listed, ""]))
     for block, names in BLOCKS.items():
-        rows = [row(name, pages[name]) for name in names if name in pages]
+        rows = [row(name, reports[name].finding) for name in names if name in reports]
         parts.append(f"## {block}\n\n{table(('question', 'answer', 'picture'), rows)}")
-    beside = [found for one in BESIDE if (found := compare(one, pages))]
+    beside = [found for one in BESIDE if (found := compare(one, reports))]
     head = ("what", "published", "here", "why they differ")
     parts.append(f"## Beside the literature\n\n{table(head, beside)}")
     return "\n".join(parts)
 
 
-def row(name: str, page: str) -> tuple[str, str, str]:
-    question, _, finding = page.split("\n\n")[:3]
+def row(name: str, finding: str) -> tuple[str, str, str]:
     return (
-        f"[{question.removeprefix('# ')}]({name}.md)",
-        finding.strip("*"),
+        f"[{escape(read_story(name).question)}]({name}.md)",
+        escape(finding),
         f'<a href="{name}.md"><img src="{name}.webp" width="240" alt="{name}"></a>',
     )
 
 
-def compare(beside: Beside, pages: Mapping[str, str]) -> tuple[str, str, str, str] | None:
-    """A published figure and ours; None where the script has no page yet. Raises ValueError where
-    its page does not say ours."""
-    if beside.script not in pages:
+def compare(beside: Beside, reports: Mapping[str, Report]) -> tuple[str, str, str, str] | None:
+    """A published figure and ours; None where the script has no report yet. Raises ValueError where
+    its report has no such number."""
+    if beside.script not in reports:
         return None
-    page = pages[beside.script]
-    ours = re.search(beside.ours, page.replace("\\", ""))
-    if ours is None:
-        raise ValueError(f"nothing like {beside.ours!r} in what {beside.script} printed")
-    return f"[{beside.what}]({beside.script}.md)", beside.published, ours[1], beside.why
+    numbers = reports[beside.script].numbers
+    if beside.number not in numbers:
+        raise ValueError(f"{beside.script} reports no number {beside.number!r}")
+    ours = told(numbers[beside.number])
+    return f"[{beside.what}]({beside.script}.md)", beside.published, escape(ours), beside.why
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -38,12 +38,45 @@ BLOCKS = {  # building block → its experiments
 }
 
 
+READERS = {  # whom it is for → experiments in the order of reading, and what each is for
+    "A student, who wants to see how a picture comes about": (
+        ("text2image", "One run, from noise to picture."),
+        ("test_noise_schedule", "What is undone: noise that was added step by step."),
+        ("test_training_step", "How the network learns to undo it."),
+        ("test_image_encoder", "Why all of this happens in a latent."),
+        ("test_text_encoder", "What the words become."),
+        ("test_guidance", "How strongly they pull."),
+        ("test_cross_attention", "Where the model attends to them, and that this explains little."),
+        ("test_fast_sampling", "How many steps are enough."),
+    ),
+    "A researcher, who wants to intervene": (
+        ("text_padding_and_end", "Activation patching: which tokens carry the prompt."),
+        ("text_layers", "A logit lens, and the ablation of one attention."),
+        ("test_unet_ablation", "Zero ablation of every block and head."),
+        ("test_time_and_context", "The conditioning patched, block by block, step by step."),
+        ("test_h_space", "Steering vectors, and when they are not linear."),
+        ("test_unet_features", "Linear probes of the layout."),
+        ("text_prompt_to_prompt", "Attention injected from another run."),
+        ("test_ddim_inversion", "From a picture back to its noise."),
+        ("text_symbol_image2image", "A word learned by gradient descent."),
+    ),
+    "An engineer, who wants to debug": (
+        ("test_anatomy", "What there is, how large, and what it costs."),
+        ("test_precision", "Where precisions and backends deviate."),
+        ("test_latent_statistics", "What the scaling factor is for."),
+        ("test_image_decoder", "How far one latent position reaches."),
+        ("test_stabilizing_noise", "What goes wrong when the sampler's noise does."),
+        ("test_image_encoder_noise_corruption", "How much error the decoder tolerates."),
+    ),
+}
+
+
 class Beside(NamedTuple):
-    """A published figure, and where its script prints ours: a pattern with one group."""
+    """A published figure, and the number of a script's report that is ours."""
 
     what: str
     script: str
-    ours: str
+    number: str
     published: str
     why: str
 
@@ -52,99 +85,99 @@ BESIDE = (
     Beside(
         "the UNet's parameters",
         "test_anatomy",
-        r"unet ([\d,]+\d)",
+        "unet, parameters",
         "859,520,964 (SD 1.x)",
         "three narrow levels instead of four wide ones",
     ),
     Beside(
-        "VAE round trip of a photograph",
+        "VAE round trip of a photograph, PSNR",
         "test_image_encoder",
-        r"back with ([\d.]+ dB)",
+        "PSNR",
         "23.4 ± 3.8 dB, COCO at 256² (model card of sd-vae-ft-mse)",
         "the phantom's VAE has seen sprites only, though it keeps one number of 12, SD's one of 48",
     ),
     Beside(
-        "scale of the latents",
+        "scaling factor of the latents",
         "test_latent_statistics",
-        r"give a scale of ([\d.]+\d)",
+        "scaling factor",
         "0.18215 (SD 1.x: diffusers issue 437)",
-        "each VAE has its own; both are one over the deviation",
+        "each VAE has its own; both are one over the standard deviation",
     ),
     Beside(
         "share of the decoder that is a linear map, R²",
         "test_image_decoder",
-        r"explains ([\d.]+ %)",
+        "R² of positions",
         "correlation 0.87–0.93 on photographs, R² about 0.8 (keturn, Hugging Face forum 23204)",
-        "here a cell's colour depends on its neighbours too",
+        "here the colour at a position depends on its neighbours too",
     ),
     Beside(
         "the start token's vector, between prompts",
         "test_text_encoder",
-        r"start token's differs by (\w+ 0)",
+        "vectors before it, and the start's of any prompt",
         "the same for every prompt, by the causal mask (arithmetic)",
         "they do not",
     ),
     Beside(
-        "the thing appears in the text encoder",
+        "the thing appears in the text encoder with",
         "text_layers",
-        r"appears with (layer \d+)",
-        "in the later of twelve layers (Diffusion Lens, arXiv 2403.05846)",
+        "things appear with",
+        "the later of twelve layers (Diffusion Lens, arXiv 2403.05846)",
         "three layers and 83 tokens: little is left to compose",
     ),
     Beside(
-        "what the padding alone carries",
+        "what the padding alone carries, of the way to the other picture",
         "text_padding_and_end",
-        r"padding alone leads ([\d.]+ ± [\d.]+ %)",
+        "padding: moved to B",
         "end and padding shape the layout (arXiv 2405.15330, 2501.06751)",
         "short prompts: most of the 77 tokens are padding",
     ),
     Beside(
         "SNR at the last timestep",
         "test_noise_schedule",
-        r"timestep's SNR: ([\d.]+)",
+        "SNR at the last timestep",
         "0.0047 (arXiv 2305.08891)",
         "they do not: it is the same schedule",
     ),
     Beside(
-        "a picture inverted and drawn at guidance 7.5",
+        "a picture inverted and drawn at guidance 7.5, PSNR",
         "test_ddim_inversion",
-        r"with ([\d.]+ ± [\d.]+ dB) at 7\.5",
+        "guidance 7.5: 25 steps",
         "about 14 dB (arXiv 2211.09794; unverified)",
         "flat backgrounds come back by themselves",
     ),
     Beside(
-        "the words of the first step alone",
+        "the other prompt in the first step alone",
         "test_time_and_context",
-        r"in step 1 alone by ([\d.]+ ± [\d.]+ %)",
+        "the other prompt, step 1",
         "the first 10 of 25 steps are enough (T-GATE, arXiv 2404.02747)",
         "of the distance between two seeds, in runs of few steps",
     ),
     Beside(
         "layout read by a linear probe, IoU",
         "test_unet_features",
-        r"with an IoU of ([\d.]+ ± [\d.]+)",
+        "up_blocks.2: t = 20",
         "Dice 0.85 for what stands out, most of it by step 5 (arXiv 2306.05720)",
         "drawn things have sharper edges than photographed ones; an IoU of 0.74 is a Dice of 0.85",
     ),
     Beside(
         "heat map of a thing's word against its mask, IoU",
         "test_cross_attention",
-        r"meet their masks with ([\d.]+) IoU",
+        "IoU, own map",
         "0.59–0.65 (DAAM, on pictures judged by hand; ACL 2023)",
         "masks are exact here; DAAM's own pooling scores 0.31 on the phantom (README)",
     ),
     Beside(
-        "one step of a direction, of the word's own way",
+        "a direction at scale 1, of the word's own way",
         "test_h_space",
-        r"goes ([\d.]+ ± [\d.]+ %) of the word's",
+        "at scale 1",
         "linear in its scale, carries over (arXiv 2210.10960; not SD)",
         "a block of the decoder: the phantom's mid block does nothing",
     ),
     Beside(
-        "the rest of the picture when a word is exchanged",
+        "the rest of the picture when a word is replaced",
         "text_prompt_to_prompt",
-        r"source's attention by ([\d.]+ ± [\d.]+ %)",
+        "replace: outside",
         "stays as it was (arXiv 2208.01626)",
-        "boxes of the judge as masks; the padding carries the word too",
+        "squares of the judge as masks; the padding carries the word too",
     ),
 )

@@ -7,13 +7,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_precision
-from experiments.test_precision import Options
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
-from xray.compare import BACKENDS, by_part, compare, reads_of
+from xray.compare import BACKENDS, by_part, compare, inputs_of, reads_of
 from xray.report import read_report
 
 SMALLEST = ["a cat", "--pattern", "text_encoder.*.fc1"]
@@ -26,8 +25,8 @@ def alone(monkeypatch) -> None:
     monkeypatch.setattr(test_precision, "find_spec", lambda name: None)
     monkeypatch.setattr(
         test_precision,
-        "find_inputs",
-        lambda sd, options: {"text_encoder": (sd.tokenize(options.prompt),)},
+        "inputs_of",
+        lambda sd, prompt, *run: {"text_encoder": (sd.tokenize(prompt),)},
     )
 
 
@@ -57,7 +56,7 @@ def test_the_control_fails_where_float32_differs_from_itself(alone, tmp_path, mo
 
 
 def test_the_networks_are_asked_about_one_run(sd):
-    asked = test_precision.find_inputs(sd, Options(prompt="a cat", steps=2))
+    asked = inputs_of(sd, "a cat", 2, 4.0, 0)
     context, uncond = np.split(sd.encode_text(["a cat", ""]), 2)
     _, half = sd.denoise(context, uncond, 2, 4.0)
     latents, times, contexts = asked["unet"]
@@ -72,7 +71,7 @@ def test_a_latent_consistency_model_is_asked_with_its_guidance(tmp_path):
     with np.load(GOLDEN) as found:
         oracles.write(tmp_path, oracles.LCM, json.loads(str(found["lcm/names"])))
     sd = StableDiffusion.load(tmp_path)
-    asked = test_precision.find_inputs(sd, Options(prompt="a cat", steps=2))
+    asked = inputs_of(sd, "a cat", 2, 4.0, 0)
     latents, times, contexts, guidance = asked["unet"]
     reads = reads_of(sd, {"unet": asked["unet"]}, "unet")
     expected = sd.predict_noise(latents, times, contexts, guidance=4.0)

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from experiments import text_symbol_image2image as symbol
+from phantom import new_words
 from phantom.portraits import enlarged, fitting, likeness, portrait
-from phantom.world import Thing
+from phantom.world import Thing, put
 from stable_diffusion_tf import StableDiffusion, scheduler
 from stable_diffusion_tf.checkpoint.textual_inversion import read_embedding
 from stable_diffusion_tf.clip import build_clip
@@ -20,6 +21,7 @@ from stable_diffusion_tf.unet import build_unet
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from tests.tiny import TEXT, UNET, same, scramble, values
 from xray.methods import textual_inversion
+from xray.report import read_report
 
 TOKEN, ALPHAS = 7, scheduler.alphas_cumprod()
 IDS = np.array([[1, TOKEN, 3, 4, 5, 6], [2, 3, TOKEN, 9, 9, 9]] * 4, np.int32)
@@ -113,10 +115,12 @@ def test_a_sprite_is_like_itself_and_less_like_others():
 
 def test_differences_are_told_only_when_clear():
     off = np.array([1.0, 2.0, 3.0, 2.0])
-    assert symbol.standing(off) == "more than" and symbol.standing(-off) == "less than"
-    assert symbol.standing(off - 2) == "not clearly other than"
-    told = symbol.against({"fruit": off, "<s*>": off - off}, 1)
-    assert told == "0.0, less than “fruit” (2.0)"
+    errors = {"fruit": 9 + off, "yellow": 9 + off[::-1], "<s*>": 9 + 0 * off, symbol.RANDOM: off}
+    told = symbol.find(60, errors)
+    assert told.startswith("In 60 steps <s*> comes to an error of 9 ")
+    assert "below “fruit” (11" in told and "below “yellow”" in told
+    errors["fruit"] = 9 + off - 2
+    assert "not clearly other than “fruit” (9" in symbol.find(60, errors)
 
 
 def learned(shown: float, last: np.ndarray) -> textual_inversion.Learned:
@@ -130,51 +134,68 @@ def test_what_was_learned_is_saved_and_drawn(tmp_path, monkeypatch, capfd):
     """Learning itself is tested above, on networks that compile quickly."""
     small = {"DRAWN": 2, "RUN": {"steps": 2, "guidance": 2.0}, "FIRST": 1}
     for name, value in small.items():
-        monkeypatch.setattr(symbol, name, value)
+        monkeypatch.setattr(new_words, name, value)
     vector = np.random.default_rng(1).standard_normal(128, dtype=np.float32)
     monkeypatch.setattr(textual_inversion, "study", lambda *given: learned(0.1, vector))
     call(symbol.main, "--number", 2, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "text_symbol_image2image")
-    assert spread(folder / "word.png") > 10
+    assert spread(folder / "figure.png") > 10
     word, rows = read_embedding(folder / "learned_embeds.safetensors")
-    saved = load_file(folder / "word.safetensors")
+    saved = load_file(folder / "tensors.safetensors")
     assert word == "<s*>" and rows.shape == (1, 128)
     np.testing.assert_array_equal(rows[0], saved["words"][-1])
     assert saved["losses"].shape == (2, 12) and saved["drawn"].shape == (3, 2, 64, 64, 3)
     assert not np.array_equal(saved["drawn"][0], saved["drawn"][2])
     assert not np.array_equal(saved["changed"][0], saved["changed"][2])
+    report, _ = read_report(folder / "report.json")
+    assert report.numbers["fruit: more error"].value == pytest.approx(0.1)
+    assert [row["word"] for row in report.table] == ["fruit", "apple", "<s*>", symbol.RANDOM]
     said, complained = capfd.readouterr()
-    told = [line.split("  ")[0] for line in said.splitlines()[-5:]]
-    assert complained == "" and told == ["finding", "control", "picture", "tensors", "word"]
+    assert complained == "" and f"--words {folder / 'learned_embeds.safetensors'}" in said
 
 
 def test_the_control_fails_where_a_random_direction_does_as_well(tmp_path, monkeypatch):
-    blank = symbol.Made(*np.zeros((3, 3, 2, 64, 64, 3), np.uint8))
+    blank = new_words.Made(*np.zeros((3, 3, 2, 64, 64, 3), np.uint8))
     nothing = learned(0, np.ones(128, np.float32))
     nothing = nothing._replace(of_random=nothing.curve[1] + np.resize([0.1, -0.1], 12))
     monkeypatch.setattr(textual_inversion, "study", lambda *given: nothing)
-    monkeypatch.setattr(symbol, "use", lambda *given: blank)
-    monkeypatch.setattr(symbol, "compare", lambda *given: {})
-    plots = symbol.figures
-    monkeypatch.setattr(plots, "inversion_sheet", lambda *given: Figure())
+    monkeypatch.setattr(new_words, "use", lambda *given: blank)
+    monkeypatch.setattr(new_words, "compare", lambda *given: {})
+    monkeypatch.setattr(symbol.figures, "inversion_sheet", lambda *given: Figure())
     with pytest.raises(SystemExit, match="control failed"):
         call(symbol.main, "--out", tmp_path, monkeypatch=monkeypatch)
 
 
 def test_of_a_folder_only_the_noise_is_new():
-    images, captions = symbol.collect(str(PHOTO), "orange", 3, 64, 0)
-    assert images.shape == (3 + symbol.HELD, 64, 64, 3) and set(captions) == {"an orange"}
+    images, captions = new_words.collect(str(PHOTO), "orange", 3, 64, 0)
+    assert images.shape == (3 + new_words.HELD, 64, 64, 3) and set(captions) == {"an orange"}
     np.testing.assert_array_equal(images[0], images[-1])
-    assert symbol.compare(str(PHOTO), ["a"], symbol.Made(*np.zeros((3, 1, 64, 64, 3)))) == {}
+    made = new_words.Made(*np.zeros((3, 1, 64, 64, 3)))
+    assert new_words.compare(str(PHOTO), ["a"], made) == {}
+
+
+def test_the_thing_is_not_among_the_others(monkeypatch):
+    asked = []
+
+    def told(rng, name, sizes):
+        asked.append(name)
+        return put(rng, name, sizes)
+
+    monkeypatch.setattr(new_words, "put", told)
+    monkeypatch.setattr(new_words, "DRAWN", 40)
+    with pytest.raises(AttributeError):  # there is no model to draw with
+        new_words.use(SimpleNamespace(size=64), ["a"], "owl", 0)
+    assert len(asked) == 40 and "owl" not in asked
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["no-such-sprite"], "is no sprite"),
+        (["no-such-sprite"], "is no sprite; say with --start"),
+        (["--rate", "0.1"], "--rate is called --learning-rate now"),
         (["--number", "0"], "--number 0 is not from 1 to 64"),
         (["--seed", "-1"], "seed of -1 is negative"),
-        (["--start", "zebra"], "the model never saw 'zebra'; try --start"),
+        (["--start", "zebra"], "the model never saw 'zebra'; name another word with --start"),
         (["--start", "red apple"], "is 2 tokens, not one"),
         (["no-such-folder", "--start", "apple"], "no-such-folder"),
     ],

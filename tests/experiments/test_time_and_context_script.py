@@ -77,7 +77,7 @@ def test_swaps_are_sorted_by_kind_place_and_step():
     listed = conditioning.list_swaps(blocks, 2)
     assert len(listed) == 15 and listed[7] == Swap("noisier", "up_blocks.1")
     told = ["all", "down block 0", "up block 1", "step 1", "step 2"]
-    assert [swaps.place_of(swap) for swap in listed[:5]] == told
+    assert [swap.where for swap in listed[:5]] == told
 
 
 def test_the_finding_names_the_step_that_moves_most():

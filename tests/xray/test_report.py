@@ -111,15 +111,10 @@ class Mine(Batch):
 
 def experiment(act) -> types.FunctionType:
     """A main in a module of its own, as scripts have it."""
-    module = types.ModuleType("test_mine", "Who is it?\n\nNobody knows.")
-    module.__file__ = "test_mine.py"
-    sys.modules["test_mine"] = module
-
-    def main(sd, options):
-        return act(sd, options)
-
-    main.__module__ = "test_mine"
-    return main
+    doc = "Who is it?\n\nNobody knows."
+    module = {"__doc__": doc, "__file__": "test_mine.py", "act": act}
+    exec("def main(sd, options): return act(sd, options)", module)
+    return module["main"]
 
 
 def start(act, *words: object, monkeypatch) -> None:
@@ -174,7 +169,7 @@ def test_where_nothing_is_saved_no_folder_stays(error, tmp_path, monkeypatch, ca
     [
         (["--pictures", "1"], "--pictures 1 is not from 2 to 64"),
         (["--steps", "0"], "--steps 0 is not from 1 to 1000"),
-        (["--seed", "-1"], "--seed -1 is negative"),
+        (["--seed", "-1"], "seed of -1 is negative"),
         (["--alike", "0.5"], "--alike is called --self-replace-steps now"),
         (["--alike=0.5"], "--alike is called --self-replace-steps now"),
     ],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.lcm import guidance_embedding
 
 if TYPE_CHECKING:  # its own process starts Keras, not who asks
     from stable_diffusion_tf import StableDiffusion
@@ -19,6 +20,22 @@ if TYPE_CHECKING:  # its own process starts Keras, not who asks
 Asked = Mapping[str, Sequence[np.ndarray]]  # part → what its network is given
 
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def inputs_of(sd: "StableDiffusion", prompt: str, steps: int, guidance: float, seed: int) -> Asked:
+    """What each network of a run is given: token ids, the latent of the step half way, that of the
+    end."""
+    ids = sd.tokenize([prompt, ""])
+    context, uncond = np.split(sd.function("text_encoder")(ids), 2)
+    taken = [*sd.denoise(context, uncond, steps, guidance, seed=seed)]
+    half, both = taken[len(taken) // 2], np.concatenate([uncond, context])
+    times, width = np.full(2, half.t, np.int32), sd.unet_config.time_cond_proj_dim
+    lcm = [guidance_embedding(guidance, width).repeat(2, axis=0)] if width else []
+    return {
+        "text_encoder": (ids,),
+        "unet": (np.repeat(half.x, 2, axis=0), times, both, *lcm),
+        "decoder": (taken[-1].x_prev / np.float32(sd.vae_config.scaling_factor),),
+    }
 
 
 def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[str, np.ndarray]:

@@ -44,6 +44,11 @@ class Estimate(NamedTuple):
             return f"{round(self.value * self.n)} of {self.n}"
         return f"{round_like(self.value, self.width)} {self.unit}".rstrip()
 
+    @property
+    def side(self) -> str:
+        """On which side of zero the whole interval is, as a sentence has it."""
+        return "above" if self.low > 0 else "below" if self.high < 0 else "not clearly other than"
+
     def clears(self, margin: float) -> bool:
         """Whether the whole interval is beyond the margin, above a positive one or below a
         negative one; never where the interval is not known."""

@@ -28,7 +28,7 @@ Values = Mapping[str, np.ndarray]  # address → (rows of the batch, …)
 
 
 class Swap(NamedTuple):
-    """In place of its own time or words the UNet hgiven others, in one block or one step, if said.
+    """In place of its own time or words the UNet is given others, in one block or step, if said.
 
     kind: 'words', of another prompt; 'noisier' or 'cleaner', the time of another step; 'itself'.
     """
@@ -36,6 +36,14 @@ class Swap(NamedTuple):
     kind: str
     block: str | None = None
     step: int | None = None
+
+    @property
+    def where(self) -> str:
+        """'down block 0', 'step 1', or 'all'."""
+        if self.step is not None:
+            return f"step {self.step + 1}"
+        name = self.block or "all"
+        return name.replace("_blocks.", " block ").replace("_", " ")
 
 
 def find_blocks(sd: "StableDiffusion") -> list[str]:
@@ -64,7 +72,7 @@ class Conditions(NamedTuple):
     own: Values  # the words of the prompt
     other: Values  # those of the other one
     times: Mapping[int, Values]
-    steps: Mapping[str, np.ndarray]  # kind → the time that each step hgiven, (steps,)
+    steps: Mapping[str, np.ndarray]  # kind → the time that each step is given, (steps,)
 
 
 def shifted_times(times: np.ndarray, shift: int, last: int) -> dict[str, np.ndarray]:
@@ -128,7 +136,7 @@ def swap_all(
 
 
 def mixed(known: Conditions, swaps: Sequence[Swap], step: int) -> dict[str, np.ndarray]:
-    """What each row of a batch hgiven in a step: address → (2 · batch, …)."""
+    """What each row of a batch is given in a step: address → (2 · batch, …)."""
     own = known.times[int(known.steps["itself"][step])]
     heard = {address: value.copy() for address, value in {**known.own, **own}.items()}
     for row, swap in enumerate(swaps):

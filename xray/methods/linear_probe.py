@@ -1,18 +1,22 @@
 """What can be read off features by a weighted sum of their channels: linear probes for masks.
 
-A probe is fitted on the cells of some pictures and scored on others (arXiv 2306.05720).
+A probe is fitted on the positions of some pictures and scored on others (arXiv 2306.05720).
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from stable_diffusion_tf.scheduler import add_noise
-from xray.measure import best_iou, iou, resize_by_area
+from xray.measure import Estimate, best_iou, iou, mean_of, resize_by_area
+from xray.rounding import Held
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
+    from xray.film import Film
 
 RIDGE = 1e-3  # of a channel's variance: holds down the weights of channels that say the same
 LEVELS = 40  # thresholds that are tried
@@ -20,21 +24,12 @@ LEVELS = 40  # thresholds that are tried
 Score = Callable[[np.ndarray], np.ndarray]  # features (…, c) → (…)
 
 
-class Lesson(NamedTuple):
-    """Where things are in pictures of two, (n, h, w) bool each."""
-
-    things: np.ndarray  # either of them
-    left: np.ndarray
-    right: np.ndarray
-
-
 class Scores(NamedTuple):
-    """What probes read off features of noisy pictures; the first four by the features' name."""
+    """What probes read off features of noisy pictures; the first three by the features' name."""
 
     times: Sequence[int]
     things: Mapping[str, np.ndarray]  # (times, pictures) IoU
-    sides: Mapping[str, np.ndarray]  # (times, pictures) share of right cells
-    shuffled: Mapping[str, np.ndarray]  # (times, pictures) IoU, of a probe that was taught nonsense
+    shuffled: Mapping[str, np.ndarray]  # (times, pictures) IoU, of a probe of shuffled masks
     bounds: Mapping[str, float]  # the best IoU that the grid allows
     chance: np.ndarray  # (pictures,) IoU where everything is called a thing
     best: str  # whose probe draws
@@ -42,16 +37,20 @@ class Scores(NamedTuple):
     mask: np.ndarray  # (h, w) bool: its things
     drawn: np.ndarray  # (times, h, w) bool: as the probe draws them
 
+    def above_chance(self) -> Estimate:
+        """By how much the IoU of the probes of shuffled masks is above chance."""
+        return mean_of(np.stack([*self.shuffled.values()]).mean((0, 1)) - self.chance)
+
 
 def fit(features: np.ndarray, target: np.ndarray) -> Score:
     """The weighted sum of channels that comes closest to a target, by ridge regression: features
     (n, c), target (n,)."""
     x, y = np.asarray(features, np.float64), np.asarray(target, np.float64)
-    mean, deviation = x.mean(0), x.std(0)
-    deviation[deviation == 0] = 1
-    z = (x - mean) / deviation
+    mean, std = x.mean(0), x.std(0)
+    std[std == 0] = 1
+    z = (x - mean) / std
     weights = np.linalg.solve(z.T @ z / len(z) + RIDGE * np.eye(x.shape[1]), z.T @ y / len(z))
-    weights = weights / deviation
+    weights = weights / std
     return lambda given: (given - mean) @ weights + y.mean()
 
 
@@ -70,50 +69,42 @@ def score_mask(score: Score, features: np.ndarray, masks: np.ndarray) -> np.ndar
     return iou(score(features) >= 0, masks)
 
 
-def fit_sides(features: np.ndarray, one: np.ndarray, other: np.ndarray) -> Score:
-    """A score above 0 in the cells of one mask and below in those of the other: features (n, h, w,
-    c), masks (n, h, w) bool. Other cells do not count."""
-    either = one | other
-    return fit(features[either], 2.0 * one[either] - 1)
-
-
-def score_sides(
-    score: Score, features: np.ndarray, one: np.ndarray, other: np.ndarray
-) -> np.ndarray:
-    """The share of right cells of each picture, the mean of both masks', (n,); by chance ½."""
-    above = score(features) > 0
-    rates = [
-        np.sum(right & mask, axis=(1, 2)) / mask.sum((1, 2))
-        for right, mask in ((above, one), (~above, other))
-    ]
-    return np.mean(rates, axis=0)
-
-
 def examine(
-    features: np.ndarray, lesson: Lesson, number: int, rng: np.random.Generator
+    features: np.ndarray, masks: np.ndarray, number: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Probes fitted on the first `number` pictures and scored on the others, (3, others): the IoU
-    with the things, the share of cells told left from right, and the IoU of a probe that was fitted
-    on cells in disorder. features: (n, h, w, c)."""
+    """The IoU on the other pictures of a probe that was fitted on the first `number`, and of one
+    fitted on their masks with all positions shuffled, (2, others). features: (n, h, w, c), masks:
+    (n, h, w) bool."""
     known, new = np.split(features, [number])
-    fit_on = Lesson(*(mask[:number] for mask in lesson))
-    score_on = Lesson(*(mask[number:] for mask in lesson))
-    disorder = rng.permutation(fit_on.things.ravel()).reshape(fit_on.things.shape)
+    fit_on, score_on = np.split(masks, [number])
+    shuffled = rng.permutation(fit_on.ravel()).reshape(fit_on.shape)
     return np.stack(
-        [
-            score_mask(fit_mask(known, fit_on.things), new, score_on.things),
-            score_sides(fit_sides(known, *fit_on[1:]), new, *score_on[1:]),
-            score_mask(fit_mask(known, disorder), new, score_on.things),
-        ]
+        [score_mask(fit_mask(known, some), new, score_on) for some in (fit_on, shuffled)]
     )
 
 
-def draw_mask(features: np.ndarray, lesson: Lesson, number: int) -> np.ndarray:
+def draw_mask(features: np.ndarray, masks: np.ndarray, number: int) -> np.ndarray:
     """What a probe fitted on the first `number` pictures takes for things in the next, (h, w)."""
-    return fit_mask(features[:number], lesson.things[:number])(features[number]) >= 0
+    return fit_mask(features[:number], masks[:number])(features[number]) >= 0
 
 
 # --- features ----------------------------------------------------------------------------------
+
+
+def film_features(
+    sd: "StableDiffusion", prompt: str, blocks: re.Pattern, out: Path | str, run: dict
+) -> "tuple[Film, Held]":
+    """The film of a run with the values whose whole address is like a pattern, and how far its end
+    is from that of the same run when nobody looks. run: steps, guidance, seed."""
+    from xray.film import Film
+    from xray.film.replay import unwatched
+    from xray.probe import Probe, taps
+
+    nothing = np.zeros((1, 1, 1), np.float32)
+    sd.denoise(nothing, nothing, **run)  # not begun: it looks
+    places = [tap.address for tap in taps(sd) if blocks.fullmatch(tap.address)]
+    film = Film.shoot(sd, prompt, probes=[Probe(places)], out=out, **run)
+    return film, unwatched(sd, film)
 
 
 def read_noised(
@@ -143,20 +134,20 @@ def read_noised(
 
 
 def on_grid(features: np.ndarray, h: int, w: int) -> np.ndarray:
-    """(…, rows, columns, c) → (…, h, w, c), each cell repeated; the new grid is a multiple."""
+    """(…, rows, columns, c) → (…, h, w, c), each position repeated; the new grid is a multiple."""
     rows, columns = features.shape[-3:-1]
     return features.repeat(h // rows, axis=-3).repeat(w // columns, axis=-2)
 
 
 def ceiling(masks: np.ndarray, rows: int, columns: int) -> float:
-    """The best mean IoU with masks (n, h, w) of what is made of the cells of a coarser grid: those
-    that they cover by more than some share, the best for each."""
+    """The best mean IoU with masks (n, h, w) of what a coarser grid can show: its positions that
+    they cover by more than some share, the best for each."""
     share = resize_by_area(masks, rows, columns)[..., None]
     return float(best_iou(on_grid(share, *masks.shape[1:])[..., 0], masks)[0].mean())
 
 
 def places(h: int, w: int) -> np.ndarray:
-    """Where each cell is, (h, w, 5): row, column, from −1 to 1, their squares and their product."""
+    """Each position's row and column, from −1 to 1, their squares and their product, (h, w, 5)."""
     row, column = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
     return np.stack([row, column, row**2, column**2, row * column], axis=-1)
 
@@ -165,12 +156,12 @@ def places(h: int, w: int) -> np.ndarray:
 
 
 def components(features: np.ndarray, count: int = 3) -> np.ndarray:
-    """Principal components of the cells' features, each step's mean taken away, so that a colour
-    means the same in all steps: (steps, h, w, c) → (steps, h, w, count), each from 0 to 1 but for
-    the most extreme hundredths."""
+    """Principal components of the features, each step's mean taken away, so that a colour means
+    the same in all steps: (steps, h, w, c) → (steps, h, w, count), each from 0 to 1 but for the
+    most extreme hundredths."""
     centred = np.asarray(features, np.float64) - features.mean((1, 2), keepdims=True)
-    cells = centred.reshape(-1, centred.shape[-1])
-    _, vectors = np.linalg.eigh(cells.T @ cells)  # the smallest first
+    flat = centred.reshape(-1, centred.shape[-1])
+    _, vectors = np.linalg.eigh(flat.T @ flat)  # the smallest first
     found = centred @ vectors[:, ::-1][:, :count]
     low, high = np.quantile(found.reshape(-1, count), [0.01, 0.99], axis=0)
     span = np.where(high > low, high - low, 1.0)
@@ -179,7 +170,7 @@ def components(features: np.ndarray, count: int = 3) -> np.ndarray:
 
 def likeness(features: np.ndarray) -> np.ndarray:
     """The cosine between each step's features and the last one's, (steps, h, w, c) → (steps,), when
-    the mean over cells is taken away: 1 where the layout is what it will be."""
+    the mean over positions is taken away: 1 where the layout is what it will be."""
     centred = np.asarray(features, np.float64) - features.mean((1, 2), keepdims=True)
     flat = centred.reshape(len(centred), -1)
     return (

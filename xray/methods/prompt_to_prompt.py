@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from xray.probe.interventions import Reads
 
 CROSS, SELF = "unet.*.attn2.probs", "unet.*.attn1.probs"
+PLAIN, EDITED = "other word, no edit", "replace"  # two ways to draw that are compared
+WEIGHT = 4.0  # of the word that is weighted
 
 
 class Row(NamedTuple):
@@ -33,6 +35,21 @@ class Row(NamedTuple):
     cross: bool = False
     own: bool = False  # self-attention too
     weight: float = 1.0  # of the word that is weighted
+
+
+def rows_of(source: str, other: str, refined: str | None) -> list[Row]:
+    """The ways to draw: as it is, with its own attention injected, a word replaced without and with
+    that of the source, words added likewise, and a word's attention multiplied."""
+    rows = [
+        Row("source", source),
+        Row("source's attention\ninto itself", source, True, True),
+        Row(PLAIN, other),
+        Row(EDITED, other, True),
+        Row("replace, and\nself-attention", other, True, True),
+    ]
+    if refined:
+        rows += [Row("words added, no edit", refined), Row("refine", refined, True)]
+    return [*rows, Row(f"re-weight × {WEIGHT:g}", source, True, weight=WEIGHT)]
 
 
 class Shares(NamedTuple):

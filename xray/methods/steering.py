@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
+from xray.rounding import Held, hold, redrawn
 
 from .drawing import draw
 
@@ -129,6 +130,16 @@ def steer_all(
     latents = [steer(*steered, {place: np.float32(scale) * added}) for scale in scales]
     latents = np.stack(latents).reshape(-1, *groups)
     return Steered(place, directions[place], reach, latents, plain.reshape(groups))
+
+
+def hold_still(
+    sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, still: np.ndarray, run: dict
+) -> Held:
+    """Where runs end that are steered by zero, (4, n, h, w, 4), beside those that are not steered;
+    other arguments as for `steer_all`."""
+    rows = *rows_of(contexts, noise), run
+    plain, again = draw(sd, *rows), redrawn(sd, *rows)
+    return hold(still.reshape(plain.shape), plain, [plain, again])
 
 
 def rows_of(contexts: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,7 +73,8 @@ def check_word(sd: "StableDiffusion", start: str) -> int:
     if len(tokens) != 1:
         raise UsageError(f"--start {start!r} is {len(tokens)} tokens, not one; try a simpler word")
     for word, near in sd.unknown_words(start).items():
-        raise UsageError(f"the model never saw {word!r}; try --start {near[0]}")
+        advice = f"try --start {near[0]}" if near else "name another word with --start"
+        raise UsageError(f"the model never saw {word!r}; {advice}")
     return tokens[0]
 
 

@@ -1,0 +1,117 @@
+"""The gallery: its pages, and that no experiment is left out."""
+
+import re
+
+import pytest
+
+from experiments.gallery import pages
+from experiments.gallery.published import BESIDE, BLOCKS, READERS, Beside
+from tests.experiments.test_scripts import call, spread
+from xray.measure import Estimate
+from xray.report import Control, Report, read_report
+
+NAMES = [name for group in BLOCKS.values() for name in group]
+SHARE = Estimate(5.0, 4.0, 6.0, 30, "%")
+REPORT = Report(
+    "it is *so*, by 5 %",
+    Control("it is not so", "by 0 %", True, "nothing is so"),
+    table=[{"row": str(i), "share": SHARE} for i in range(30)],
+)
+FACTS = {
+    "seconds": 3.4,
+    "files": {"figure": "figure.png", "colours": "colours.png", "table": "table.csv"},
+    "model": {"kernels": {"cpu": "a CPU", "instruction_set": "AVX2", "threads": 2}},
+}
+
+
+@pytest.fixture
+def story(monkeypatch) -> None:
+    monkeypatch.setattr(pages, "read_story", lambda name: pages.Story("Is <it>?", "Read it so."))
+
+
+def test_every_experiment_is_shown_once():
+    there = {path.stem for path in pages.EXPERIMENTS.glob("te[sx]t*.py")}
+    assert sorted(NAMES) == sorted(there)
+
+
+def test_who_begins_somewhere_is_led_to_experiments():
+    for steps in READERS.values():
+        names = [name for name, _ in steps]
+        assert len(names) > 4 and len({*names}) == len(names) and {*names} <= {*NAMES}
+        assert all(why.endswith(".") for _, why in steps)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_asks_a_question_and_says_how_to_read_the_answer(name):
+    story = pages.read_story(name)
+    assert story.question.endswith("?") and len(story.question) < 100
+    assert "control" in story.reading.lower()
+
+
+@pytest.mark.usefixtures("story")
+def test_a_page_gives_question_pictures_numbers_and_control():
+    page = pages.write_page("x", REPORT, FACTS)
+    assert page.startswith("# Is \\<it\\>?\n\n![it is \\*so\\*, by 5 %](x.webp)\n")
+    assert "**it is \\*so\\*, by 5 %**" in page and "Control: it is not so: by 0 %" in page
+    assert "experiments/x.py" in page and "![colours](x-colours.webp)" in page
+    assert "row           share\n0    5.0 % [4.0, 6.0]\n" in page
+    assert "… and 10 rows more, in x.json" in page and "3 s on a CPU, AVX2, 2 threads" in page
+    assert pages.row("x", REPORT.finding)[:2] == ("[Is \\<it\\>?](x.md)", "it is \\*so\\*, by 5 %")
+
+
+def test_published_figures_stand_beside_the_number_of_a_report():
+    beside, reports = Beside("a share", "x", "share", "7 %", "smaller"), {}
+    assert pages.compare(beside, reports) is None
+    reports["x"] = Report("", REPORT.control, {"share": SHARE})
+    ours = ("[a share](x.md)", "7 %", "5.0 % [4.0, 6.0]", "smaller")
+    assert pages.compare(beside, reports) == ours
+    with pytest.raises(ValueError, match="x reports no number 'sharing'"):
+        pages.compare(beside._replace(number="sharing"), reports)
+
+
+def test_it_runs_a_script_and_leads_to_it(tmp_path, monkeypatch, capfd):
+    call(pages.main, "test_image_encoder", "--out", tmp_path, monkeypatch=monkeypatch)
+    said, complained = capfd.readouterr()
+    assert complained == "" and re.match(r"test_image_encoder +\d+ s  ", said)
+    files = ("md", "webp", "json")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "README.md",
+        *(f"test_image_encoder.{kind}" for kind in files),
+    }
+    assert spread(tmp_path / "test_image_encoder.webp") > 10
+    report, facts = read_report(tmp_path / "test_image_encoder.json")
+    assert report.finding in said and facts["options"]["out"] == "outputs"
+    index = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "(test_image_encoder.webp)" not in index and "(test_image_encoder.md)" in index
+    assert '"test_image_encoder.webp"' in index and '"test_guidance.webp"' not in index
+
+
+def test_a_script_that_fails_is_named_and_the_others_are_drawn(tmp_path, monkeypatch, capfd):
+    words = ["--weights", "nothing-such", "--out", tmp_path]
+    with pytest.raises(SystemExit, match="1 failed: test_image_encoder"):
+        call(pages.main, "test_image_encoder", *words, monkeypatch=monkeypatch)
+    assert "FAILED: test_image_encoder.py: " in capfd.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_the_pages_that_are_shipped_are_those_of_the_reports():
+    shipped = pages.read_all(pages.GALLERY)
+    assert sorted(shipped) == sorted(NAMES)
+    assert all(pages.compare(beside, shipped) for beside in BESIDE)
+    assert (pages.GALLERY / pages.INDEX).read_text("utf-8") == pages.write_index(shipped)
+    for name in NAMES:
+        page = (pages.GALLERY / f"{name}.md").read_text("utf-8")
+        assert page == pages.write_page(name, *read_report(pages.GALLERY / f"{name}.json"))
+        assert (pages.GALLERY / f"{name}.webp").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_finding_is_a_plain_sentence(name):
+    finding = read_report(pages.GALLERY / f"{name}.json")[0].finding
+    assert finding.endswith(".") and len(finding.split()) <= 25, len(finding.split())
+
+
+def test_an_unknown_name_is_refused(tmp_path, monkeypatch, capfd):
+    with pytest.raises(SystemExit):
+        call(pages.main, "test_nothing", "--out", tmp_path, monkeypatch=monkeypatch)
+    assert "no experiment test_nothing; choose from text2image" in capfd.readouterr().err
