@@ -77,7 +77,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     table = [row_of(name, images, {n: ends[x, n] for x, n in ends if x == name}) for name in names]
     got = {row["noise"]: row[f"{last} steps"] for row in table}
     mild, *_, strong, _, _ = got
-    rest = f"at {strong} with {got[strong].short}, from fresh noise {got['fresh noise'].short}."
+    rest = f"at {strong} {got[strong].short}, from fresh noise {got['fresh noise'].short}."
     finding = f"Inverted and drawn again at {mild}, a picture returns with {got[mild]}; {rest}"
     back, drawn = (psnr(images, ends[name, last][1]) for name in (mild, "fresh noise"))
     less = mean_of(back - drawn, "dB")

@@ -46,9 +46,9 @@ class Options(Batch):
     """what to draw."""
     counts: tuple[int, ...] = (5, 10, 25, 50)
     """of steps, rising."""
-    steps: int = 125
+    steps: int = 100
     """of the run that the others are compared with."""
-    pictures: int = 32
+    pictures: int = 24
 
     def check(self) -> None:
         super().check()

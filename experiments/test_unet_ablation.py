@@ -41,7 +41,7 @@ class Options(Batch):
 
     prompt: Prompt = EXAMPLE
     """what to draw."""
-    steps: int = 10
+    steps: int = 8
     guidance: float = 4.0
 
 

@@ -54,7 +54,7 @@ def test_a_page_gives_question_pictures_numbers_and_control():
     assert page.startswith("# Is \\<it\\>?\n\n![it is \\*so\\*, by 5 %](x.webp)\n")
     assert "**it is \\*so\\*, by 5 %**" in page and "Control: it is not so: by 0 %" in page
     assert "experiments/x.py" in page and "![colours](x-colours.webp)" in page
-    assert "row           share\n0    5.0 % [4.0, 6.0]\n" in page
+    assert "row             share\n0    5.0 % [4.0, 6.0]\n" in page
     assert "… and 10 rows more, in x.json" in page and "3 s on a CPU, AVX2, 2 threads" in page
     assert pages.row("x", REPORT.finding)[:2] == ("[Is \\<it\\>?](x.md)", "it is \\*so\\*, by 5 %")
 
