@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.gallery import api
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
@@ -71,7 +73,12 @@ def test_there_are_recipes_and_words_enough():
     assert len(re.findall(r"^\*\*", page("glossary.md"), re.MULTILINE)) >= 40
 
 
+def test_the_api_is_that_of_the_docstrings():
+    assert page("api.md") == api.page(), "run python -m experiments.gallery.api"
+    assert "### xray.Film\n" in page("api.md") and "Raises UsageError" in page("api.md")
+
+
 def test_every_link_leads_somewhere():
-    for name in ("any-model.md", "comparing-ports.md", "recipes.md", "glossary.md", "judge.md"):
+    for name in [path.name for path in DOCS.glob("*.md")]:
         for target in re.findall(r"\]\(([^)]+)\)", page(name)):
             assert (DOCS / target.partition("#")[0]).exists(), target
