@@ -46,7 +46,7 @@ from xray.attention.attention import copied
 from xray.attention.pooling import AGAINST, CROSS, JOINS, NORMS, OUTER, RESIZES, STEPS, WEIGHTS
 from xray.measure import Estimate
 from xray.plain_figure import PlainFigure
-from xray.report import as_data
+from xray.report import as_data, save_picture
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -83,7 +83,7 @@ class Sight(NamedTuple):
     masks: Mapping[str, np.ndarray]  # phrase → (64, 64) bool
 
 
-class Heard(NamedTuple):
+class Maps(NamedTuple):
     """Words, and what each method makes of them."""
 
     pictures: np.ndarray  # (n,): which picture each belongs to
@@ -141,10 +141,10 @@ def main(
         known = [*looked(sd, draw_scenes(seed + 1, tuning), batch, seed + 1)]
         chosen, tried = search(known)
         poolings = {"DAAM": DAAM, "ours": DEFAULT}
-        shares = best_shares(hear(known, poolings))
-        seen = hear(looked(sd, draw_scenes(seed, scenes), batch, seed), poolings)
+        shares = best_shares(pool(known, poolings))
+        seen = pool(looked(sd, draw_scenes(seed, scenes), batch, seed), poolings)
         drawing = drawn(sd, draw_scenes(seed, scenes), batch, seed, steps, guidance)
-        made = hear(drawing, poolings)
+        made = pool(drawing, poolings)
         rows = [*rate("scenes", seen, shares), *rate("drawn", made, shares)]
         save(folder, rows, chosen, tried)
     print("\n".join(table(rows)))
@@ -226,7 +226,7 @@ def sight(
 # --- maps and their scores ---------------------------------------------------------------------
 
 
-def hear(sights: Iterable[Sight], poolings: Mapping[str, Pooling]) -> Heard:
+def pool(sights: Iterable[Sight], poolings: Mapping[str, Pooling]) -> Maps:
     """The maps of the words that have a mask, by each pooling and by each baseline; one pooling is
     called 'ours'."""
     pictures, kinds, known = [], [], []
@@ -243,8 +243,8 @@ def hear(sights: Iterable[Sight], poolings: Mapping[str, Pooling]) -> Heard:
             heats[START].append(start)
             heats[SAME].append(found["ours"][another(word, one)])
     arrays = {method: np.array(maps) for method, maps in heats.items()}
-    heard = Heard(np.array(pictures), np.array(kinds), np.array(known), arrays)
-    return heard._replace(heats=heard.heats | baselines(heard))
+    pooled = Maps(np.array(pictures), np.array(kinds), np.array(known), arrays)
+    return pooled._replace(heats=pooled.heats | baselines(pooled))
 
 
 def another(word: str, one: Sight) -> str:
@@ -263,14 +263,14 @@ def heat_maps(one: Sight, pooling: Pooling) -> dict[str, np.ndarray]:
     return word_maps(one.shots, one.words, pooling, GRID, picture=one.picture)
 
 
-def baselines(heard: Heard) -> dict[str, np.ndarray]:
+def baselines(pooled: Maps) -> dict[str, np.ndarray]:
     """A box, and our maps each given to a word of its kind half the set away."""
-    shuffled = np.empty_like(heard.heats["ours"])
+    shuffled = np.empty_like(pooled.heats["ours"])
     boxes = np.empty_like(shuffled)
     for group in ("things", "background"):
-        own = np.flatnonzero(np.isin(heard.kinds, GROUPS[group]))
-        shuffled[own] = heard.heats["ours"][np.roll(own, len(own) // 2)]
-        boxes[own] = centred_box(heard.masks[own].mean() if len(own) else 0)
+        own = np.flatnonzero(np.isin(pooled.kinds, GROUPS[group]))
+        shuffled[own] = pooled.heats["ours"][np.roll(own, len(own) // 2)]
+        boxes[own] = centred_box(pooled.masks[own].mean() if len(own) else 0)
     return {OTHER: shuffled, BOX: boxes}
 
 
@@ -281,28 +281,28 @@ def centred_box(part: float) -> np.ndarray:
     return np.outer(inside, inside).astype(float)
 
 
-def best_shares(heard: Heard) -> dict[tuple[str, str], float]:
+def best_shares(pooled: Maps) -> dict[tuple[str, str], float]:
     """(group, method) → the share of the range at which the mean IoU is best."""
     found = {}
     for group, kinds in GROUPS.items():
-        own = np.isin(heard.kinds, kinds)
-        for method, heats in heard.heats.items():
-            scores = [measure.iou_at(heats[own], heard.masks[own], s).mean() for s in SHARES]
+        own = np.isin(pooled.kinds, kinds)
+        for method, heats in pooled.heats.items():
+            scores = [measure.iou_at(heats[own], pooled.masks[own], s).mean() for s in SHARES]
             found[group, method] = float(SHARES[np.argmax(scores)])
     return found
 
 
-def rate(pictures: str, heard: Heard, shares: Mapping[tuple[str, str], float]) -> Iterator[Row]:
+def rate(pictures: str, pooled: Maps, shares: Mapping[tuple[str, str], float]) -> Iterator[Row]:
     for group, kinds in GROUPS.items():
-        own = np.isin(heard.kinds, kinds)
+        own = np.isin(pooled.kinds, kinds)
         for method in ORDER:
-            heat, mask, share = heard.heats[method][own], heard.masks[own], shares[group, method]
+            heat, mask, share = pooled.heats[method][own], pooled.masks[own], shares[group, method]
             numbers = (
                 measure.iou_at(heat, mask, share),
                 measure.best_iou(heat, mask)[0],
                 measure.pointing(heat, mask),
             )
-            means = (measure.mean_of(n, cases=heard.pictures[own]) for n in numbers)
+            means = (measure.mean_of(n, cases=pooled.pictures[own]) for n in numbers)
             yield Row(pictures, group, method, int(own.sum()), share, *means)
 
 
@@ -396,7 +396,7 @@ def save(folder: Path, rows: Sequence[Row], chosen: Pooling, tried: Mapping[Pool
         f"Of two things our maps find the word's with {ours} IoU, the start token's map "
         f"{start.short}, DAAM's {daam.short}"
     )
-    script.save_figure(draw(scores, title), folder / "score.png")
+    save_picture(draw(scores, title), folder / "score.png")
 
 
 def draw(scores: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:

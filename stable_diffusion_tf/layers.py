@@ -173,8 +173,8 @@ class Conv2D(keras.layers.Conv2D):
 
 
 def strips_needed(shape: tuple, kernel: tuple[int, int]) -> int:
-    """In how many strips a convolution's input, each cell spelled out with those around it, fits in
-    GEMM_NUMBERS. shape: (b, h, w, c); a size not known yet counts as one."""
+    """In how many strips a convolution's input, each position spelled out with those around it,
+    fits in GEMM_NUMBERS. shape: (b, h, w, c); a size not known yet counts as one."""
     _, *each = (n or 1 for n in shape)
     return math.ceil(math.prod((*kernel, *each)) / GEMM_NUMBERS)
 

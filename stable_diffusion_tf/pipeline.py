@@ -279,9 +279,9 @@ class StableDiffusion:
     ) -> np.ndarray:
         """Images → scaled latents, (b, h, w, 4): a sample of the posterior drawn by `rng`, or
         its mean where there is none."""
-        mean, deviation = self.encode_posterior(images)
+        mean, std = self.encode_posterior(images)
         if rng is not None:
-            mean = mean + deviation * rng.standard_normal(mean.shape, dtype=np.float32)
+            mean = mean + std * rng.standard_normal(mean.shape, dtype=np.float32)
         return mean * np.float32(self.vae_config.scaling_factor)
 
     def decode_latent(self, latent: np.ndarray, tile: int | None = None) -> np.ndarray:

@@ -63,7 +63,7 @@ class TimeEmbedding(Block):
         return self.linear_2(silu(self.linear_1(x)))
 
 
-class Cells(Block):
+class Level(Block):
     """Residual blocks of one width, each followed by a transformer where `attends`."""
 
     def __init__(self, config: UNetConfig, width: int, count: int, attends: bool, **options):
@@ -82,7 +82,7 @@ class Cells(Block):
         return self.attentions[i](x, context) if self.attentions else x
 
 
-class DownBlock(Cells):
+class DownBlock(Level):
     """One level on the way down; returns its output and all that the way up will want."""
 
     def __init__(self, config: UNetConfig, level: int, **options):
@@ -120,7 +120,7 @@ class MidBlock(Block):
         return self.after(self.attention(self.before(x, time), context), time)
 
 
-class UpBlock(Cells):
+class UpBlock(Level):
     """One level on the way up: each residual block first takes the last skip that is left."""
 
     def __init__(self, config: UNetConfig, level: int, **options):

@@ -64,7 +64,7 @@ def test_it_works_from_any_folder_without_the_repository(wheel, tmp_path):
     subprocess.run([*PIP, "install", *OFFLINE, "--target", installed, wheel], check=True)
     code = USE.format(installed=str(installed), libraries=libraries)
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-IS", "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     shapes, marks, refusal = done.stdout.splitlines()

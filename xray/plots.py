@@ -55,7 +55,7 @@ def picture(axes: Axes, image: np.ndarray, **options) -> object:
 
 
 def map_with_bar(figure: Figure, axes: Axes, values: np.ndarray, name: str, **options) -> None:
-    """A map of one number per cell, with its colour bar underneath."""
+    """A map of one number per position, with its colour bar underneath."""
     shown = picture(axes, values, **options)
     figure.colorbar(shown, ax=axes, location="bottom", fraction=0.06, pad=0.03)
     axes.set_title(name, fontsize=10)

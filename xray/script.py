@@ -18,15 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
-from matplotlib.figure import Figure
 from safetensors import SafetensorError
 
-from stable_diffusion_tf.arguments import check_seed as check_seed  # scripts ask it of here
 from stable_diffusion_tf.backend import chosen_backend
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16
 from xray.options import Options
-from xray.options import check_range as check_range
 from xray.report import Report
 
 if TYPE_CHECKING:
@@ -268,17 +265,6 @@ def new_folder(stem: Path) -> Path:
                 raise
             number += 1
             folder = stem.with_name(f"{stem.name}-{number}")
-
-
-def conclude(finding: str, control: str, **saved: Path) -> None:
-    """The last lines of every script: its answer, what the control did, where all is saved."""
-    print(f"finding  {finding}\ncontrol  {control}")
-    for kind, path in saved.items():
-        print(f"{kind:8} {path}")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=150)
 
 
 def peak_memory() -> float | None:

@@ -95,7 +95,7 @@ def encode_captions(folder: Path, data: Data) -> Contexts:
 def draw_batch(
     data: Data, told: Contexts, alphas: np.ndarray, weigh: Weigh, rng: np.random.Generator
 ):
-    """A batch as fit wants it: the noised latents and what is heard of them, the noise, the
+    """A batch as fit wants it: the noised latents and what is told of them, the noise, the
     weight of each."""
     rows = rng.integers(len(data.latents), size=BATCH)
     noised, noise, weight = add_noise(data.latents[rows], alphas, weigh, 0, rng)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from phantom import score_attention
-from phantom.score_attention import BOX, ORDER, OTHER, Heard, Row, Sight, baselines, masks_in
+from phantom.score_attention import BOX, ORDER, OTHER, Maps, Row, Sight, baselines, masks_in
 from phantom.world import for_evaluation, masks, render, scenes
 from xray import measure, script
 from xray.measure import Estimate
@@ -29,7 +29,7 @@ def test_baselines_are_a_box_and_the_maps_of_other_words():
     mask[4:] = True
     kinds = np.array(["alone", "of two", "of two", "alone", "background", "background"])
     ours = np.arange(6.0)[:, None, None] * np.ones((64, 64))
-    made = baselines(Heard(np.arange(6), kinds, mask, {"ours": ours}))
+    made = baselines(Maps(np.arange(6), kinds, mask, {"ours": ours}))
     assert made[OTHER][:, 0, 0].tolist() == [2, 3, 0, 1, 5, 4]
     assert made[BOX].mean((-2, -1)).tolist() == [0.25] * 4 + [1.0] * 2
     assert made[BOX][0, 16:48, 16:48].all()

@@ -311,7 +311,7 @@ BAD = [
     (lambda: maps(planted(), pooling=Pooling(steps=(0,))), "weighs 1 steps"),
     (lambda: maps(planted(), picture=1), "no picture 1: there are 0 … 0"),
     (lambda: maps(one_row()), "pool with half='whole'"),
-    (lambda: maps(oblong(), pooling=Pooling(layers="*")), "a layer of 8 cells is no square"),
+    (lambda: maps(oblong(), pooling=Pooling(layers="*")), "a layer of 8 positions is no square"),
     (lambda: maps(planted(), shape=(3, 5)), "does not go with a latent of 3 × 5"),
     (lambda: maps(planted(), [[77]]), "no token 77: there are 0 … 76"),
     (lambda: words_at(word_maps(planted(), WORDS), 16, 0), "no position 16, 0: rows are 0 … 15"),

@@ -244,14 +244,14 @@ def latent_shape(step: Mapping[str, Any], told: tuple[int, int] | None) -> tuple
     return told or (tuple(step["x"].shape[1:3]) if "x" in step else None)
 
 
-def grid_of(cells: int, shape: tuple[int, int] | None) -> tuple[int, int]:
+def grid_of(places: int, shape: tuple[int, int] | None) -> tuple[int, int]:
     """Rows and columns of a layer with so many positions."""
     h, w = shape or (1, 1)
-    rows = round((cells * h / w) ** 0.5)
-    if cells % rows or rows * w != cells // rows * h:
+    rows = round((places * h / w) ** 0.5)
+    if places % rows or rows * w != places // rows * h:
         told = "is no square" if shape is None else f"does not go with a latent of {h} × {w}"
-        raise UsageError(f"a layer of {cells} cells {told}; say shape=, rows and columns")
-    return rows, cells // rows
+        raise UsageError(f"a layer of {places} positions {told}; say shape=, rows and columns")
+    return rows, places // rows
 
 
 # --- reading -----------------------------------------------------------------------------------

@@ -34,17 +34,17 @@ def half_of(rows: int) -> int:
     return rows // 2
 
 
-def nearest(into: int, cells: int) -> np.ndarray:
-    """The old cell that each new cell's centre lies in, as PyTorch's nearest-exact."""
-    return np.eye(cells)[((np.arange(into) + 0.5) * cells / into).astype(int)]
+def nearest(into: int, old: int) -> np.ndarray:
+    """The old position that each new position's centre lies in, as PyTorch's nearest-exact."""
+    return np.eye(old)[((np.arange(into) + 0.5) * old / into).astype(int)]
 
 
-def bilinear(into: int, cells: int) -> np.ndarray:
-    return interpolation(into, cells, 1, lambda d: np.maximum(1 - d, 0))
+def bilinear(into: int, old: int) -> np.ndarray:
+    return interpolation(into, old, 1, lambda d: np.maximum(1 - d, 0))
 
 
-def bicubic(into: int, cells: int) -> np.ndarray:
-    return interpolation(into, cells, 2, cubic)
+def bicubic(into: int, old: int) -> np.ndarray:
+    return interpolation(into, old, 2, cubic)
 
 
 def cubic(d: np.ndarray) -> np.ndarray:
@@ -56,15 +56,15 @@ def cubic(d: np.ndarray) -> np.ndarray:
 
 
 def interpolation(
-    into: int, cells: int, reach: int, kernel: Callable[[np.ndarray], np.ndarray]
+    into: int, old: int, reach: int, kernel: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """The share of each old cell in each new one, (into, cells). Beyond the border the last cell
+    """The share of each old position in each new one, (into, old). Beyond the border the last
     goes on; a coarser grid samples the finer one and does not average it, as `area` does."""
-    centre = ((np.arange(into) + 0.5) * cells / into - 0.5)[:, None]
+    centre = ((np.arange(into) + 0.5) * old / into - 0.5)[:, None]
     near = np.floor(centre).astype(int) + np.arange(1 - reach, 1 + reach)
-    table = np.zeros((into, cells))
+    table = np.zeros((into, old))
     row = np.arange(into)[:, None]
-    np.add.at(table, (row, np.clip(near, 0, cells - 1)), kernel(np.abs(centre - near)))
+    np.add.at(table, (row, np.clip(near, 0, old - 1)), kernel(np.abs(centre - near)))
     return table
 
 

@@ -15,7 +15,7 @@ from .masks import (
     pointing,
     resize_by_area,
 )
-from .statistics import Normality, Spectrum, entropy, exceeds, normality, spectrum, standard_error
+from .statistics import Normality, Spectrum, entropy, normality, spectrum
 
 __all__ = [
     "LATENT_TO_RGB",
@@ -33,7 +33,6 @@ __all__ = [
     "detail",
     "distance",
     "entropy",
-    "exceeds",
     "fit_latent_to_rgb",
     "gap",
     "iou",
@@ -52,5 +51,4 @@ __all__ = [
     "share_of",
     "spectrum",
     "ssim",
-    "standard_error",
 ]

@@ -78,17 +78,3 @@ def spectrum(maps: np.ndarray) -> Spectrum:
     total = np.zeros((len(rings), *maps.shape[2:]))
     np.add.at(total, ring.ravel(), power.reshape(h * w, *maps.shape[2:]))
     return Spectrum(rings / step, (total.T / waves).T, waves)
-
-
-def standard_error(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Of the mean of independent values along an axis; of one value, it is not known: NaN."""
-    x = np.asarray(x, np.float64)
-    n = x.shape[axis]
-    return x.std(axis, ddof=1) / n**0.5 if n > 1 else np.full_like(x.mean(axis), np.nan)
-
-
-def exceeds(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether the mean of some values is above that of others, (n,) and (m,), by more than two
-    standard errors of the difference; never where one is alone."""
-    error = np.hypot(standard_error(x), standard_error(y))
-    return bool(np.mean(x) - np.mean(y) > 2 * error)

@@ -98,7 +98,7 @@ def measured(layer: Any, address: str, shapes: dict[str, tuple[int, ...]]) -> La
 
 def product_macs(shape: Sequence[int], kernel: Sequence[int]) -> int:
     """Of a convolution (kernel h, w, in, out) or a dense layer (in, out) that gives out `shape`,
-    channels last: all of the kernel for each cell."""
+    channels last: all of the kernel for each position."""
     return math.prod(shape[:-1]) * math.prod(kernel)
 
 

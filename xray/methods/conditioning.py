@@ -138,7 +138,7 @@ def swap_all(
 def mixed(known: Conditions, swaps: Sequence[Swap], step: int) -> dict[str, np.ndarray]:
     """What each row of a batch is given in a step: address → (2 · batch, …)."""
     own = known.times[int(known.steps["itself"][step])]
-    heard = {address: value.copy() for address, value in {**known.own, **own}.items()}
+    made = {address: value.copy() for address, value in {**known.own, **own}.items()}
     for row, swap in enumerate(swaps):
         if swap.step not in (None, step):
             continue
@@ -147,8 +147,8 @@ def mixed(known: Conditions, swaps: Sequence[Swap], step: int) -> dict[str, np.n
         for address, value in given.items():
             if swap.block in (None, BLOCK.match(address)[1]):
                 rows = slice(row, None, len(swaps))  # of both halves
-                heard[address][rows] = value[rows]
-    return heard
+                made[address][rows] = value[rows]
+    return made
 
 
 # --- how far -----------------------------------------------------------------------------------
