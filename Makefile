@@ -33,7 +33,7 @@ arithmetic: .venv/.test ## what depends on arithmetic, once more with the kernel
 keras: .venv/.test ## what hangs on Keras, once more with the lowest version allowed; .venv has the highest
 	@$(PIP) --no-deps --upgrade --target .venv/keras-$(LOWEST) keras==$(LOWEST)
 	@PYTHONPATH=.venv/keras-$(LOWEST) $(PY) -c 'import keras; print("Keras", keras.__version__)' 2>/dev/null
-	PYTHONPATH=.venv/keras-$(LOWEST) $(PY) -m pytest $(TWO) tests/stable_diffusion_tf/test_keras_private.py tests/stable_diffusion_tf/test_networks.py tests/xray/test_instrumented.py
+	PYTHONPATH=.venv/keras-$(LOWEST) $(PY) -m pytest $(TWO) tests/stable_diffusion_tf/test_keras_private.py tests/stable_diffusion_tf/test_networks.py tests/xray/probe/test_instrumented.py
 
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
 	$(PY) -m pytest -m parity

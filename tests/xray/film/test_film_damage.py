@@ -16,7 +16,7 @@ from xray.film import Film
 from xray.film.camera import in_order, write_step
 from xray.film.storage import fault, fault_of_frame, frame_path, write_json, write_tensors
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MISMATCH = "does not match its checksum"
 
 
