@@ -11,15 +11,18 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 # The lowest Keras that requirements.txt allows.
 LOWEST := $(shell sed -n 's/^keras>=\([0-9.]*\),.*/\1/p' requirements.txt).0
 
+# make run BACKEND=openvino
+CHOSEN := $(if $(BACKEND),--backend $(BACKEND))
+
 .DELETE_ON_ERROR:
 .PHONY: help run test arithmetic keras parity lint gallery bench phantom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-run: .venv/.runtime ## draw a picture from words, then take a picture through the encoder and back
-	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background"
-	$(PY) experiments/test_image_encoder.py
+run: .venv/.$(if $(filter openvino,$(BACKEND)),openvino,runtime) ## draw a picture from words, then take a picture through the encoder and back
+	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background" $(CHOSEN)
+	$(PY) experiments/test_image_encoder.py $(CHOSEN)
 
 test: .venv/.test ## the tests: no network, no download, no GPU
 	$(PY) -m pytest $(TWO)
@@ -72,7 +75,12 @@ $(PY):
 	@$(PY) -c 'import sysconfig; open(sysconfig.get_path("purelib") + "/diffusion-xray.pth", "w").write("../../../..\n")'
 	@touch $@
 
-.venv/.test: requirements-test.txt .venv/.runtime
+.venv/.openvino: requirements-openvino.txt .venv/.runtime
+	@echo "installing $< into .venv"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/.test: requirements-test.txt requirements-openvino.txt .venv/.runtime
 	@echo "installing $< into .venv"
 	@$(PIP) -r $<
 	@touch $@

@@ -1,10 +1,11 @@
 """All that this project takes from Keras and that has no public name there. `make keras` holds it
 against the lowest and the highest Keras that requirements.txt allows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
@@ -35,6 +36,16 @@ def give_value(variable: keras.Variable, make: Callable[[], Any]) -> None:
     """Have a variable of a skeleton born with the value that `make` gives."""
     variable._initializer = lambda shape, dtype: make()
     variable._deferred_initialize()
+
+
+def openvino_inputs(arrays: Sequence[np.ndarray]) -> tuple[list, list]:
+    """Of a graph of OpenVINO's, an input for each array's shape and dtype, and the same as Keras
+    tensors, for a symbolic call."""
+    from keras.src.backend.openvino.core import OPENVINO_DTYPES, OpenVINOKerasTensor
+    from openvino import opset15 as opset
+
+    made = [opset.parameter([*a.shape], OPENVINO_DTYPES[str(a.dtype)]) for a in arrays]
+    return made, [OpenVINOKerasTensor(one.output(0)) for one in made]
 
 
 def all_layers(network: keras.Model) -> list[keras.Layer]:

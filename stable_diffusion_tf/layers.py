@@ -17,6 +17,7 @@ from .machine import WITHOUT_AVX512, kernels
 LAST = {"data_format": "channels_last"}  # told to each layer: the user's keras.json may differ
 GEMM_NUMBERS = 2**27  # oneDNN's gemm takes 3.0e8 in one convolution, and 3.4e8 no more
 CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
+FUSED = ("openvino",)  # backends with an attention of their own that keeps no logits
 
 
 class StoredAsFloat16(keras.DTypePolicy):
@@ -93,13 +94,13 @@ def build(network: Network, *inputs: keras.KerasTensor) -> Network:
 class Tap(Block):
     """The identity at an address: it marks a value for probes and edits, and costs nothing.
 
-    `watched` is for the instrument: while it is true, attention goes through its probabilities
-    chunk by chunk in plain sight instead of inside a compiled loop.
+    `watched` and `edited` are for the instrument: while one is true, attention goes through its
+    probabilities chunk by chunk in plain sight instead of inside a compiled loop or kernel.
     """
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.watched = False
+        self.watched = self.edited = False
 
     def call(self, x):
         return x
@@ -254,7 +255,8 @@ class ResnetBlock(Block):
 
 class Attention(Block):
     """Multi-head attention, softmax(q·kᵀ/√d)·v, over as many queries at a time as fit in
-    CHUNK_BYTES. Vaswani et al., arXiv 1706.03762, eq. 1; by chunks, arXiv 2112.05682.
+    CHUNK_BYTES, or by the backend's own kernel while nobody watches its probabilities. Vaswani et
+    al., arXiv 1706.03762, eq. 1; by chunks, arXiv 2112.05682.
 
     Taps: `probs` (b, heads, queries, keys) and `heads` (b, queries, heads, d). Where the queries
     come in chunks, a watched `probs` sees them one after another.
@@ -285,7 +287,8 @@ class Attention(Block):
         context = x if context is None else context
         q, k, v = self.split(self.to_q(x)), self.split(self.to_k(context)), self.to_v(context)
         q = q * q.shape[-1] ** -0.5  # before the product, which is many times larger
-        y = self.attend_by_chunks(q, k, self.split(v), offset)  # (b, heads, n, d)
+        attend = self.attend_fused if offset is None and self.fuses(q) else self.attend_by_chunks
+        y = attend(q, k, self.split(v), offset)  # (b, heads, n, d)
         y = self.heads(ops.swapaxes(y, 1, 2))  # (b, n, heads, d)
         return self.to_out(ops.reshape(y, (-1, *x.shape[1:2], self.count * y.shape[-1])))
 
@@ -293,19 +296,37 @@ class Attention(Block):
         x = ops.reshape(x, (-1, x.shape[1], self.count, x.shape[-1] // self.count))
         return ops.swapaxes(x, 1, 2)  # (b, heads, n, d)
 
-    def attend(self, q, k, v, offset=None):  # each (b, heads, n or m, d)
+    def probabilities(self, q, k, offset=None):  # each (b, heads, n or m, d)
         logits = ops.einsum("bhqd,bhkd->bhqk", q, k)
         logits = logits if offset is None else logits + ops.cast(offset, logits.dtype)
         alone = logits.shape[-1] == 1  # a single key, of which Keras warns
-        probs = ops.ones_like(logits) if alone else ops.softmax(logits)
-        return ops.einsum("bhqk,bhkd->bhqd", self.probs(probs), v)
+        return ops.ones_like(logits) if alone else ops.softmax(logits)
+
+    def attend(self, q, k, v, offset=None):
+        probs = self.probs(self.probabilities(q, k, offset))
+        return ops.einsum("bhqk,bhkd->bhqd", probs, v)
+
+    def fuses(self, q) -> bool:
+        """Whether the backend's kernel may run: nobody edits the probabilities, and this is no call
+        with shapes alone, which names every layer."""
+        plain = self.probs.edited or isinstance(q, keras.KerasTensor)
+        return not plain and keras.backend.backend() in FUSED
+
+    def attend_fused(self, q, k, v, _):
+        """Who reads the probabilities gets them computed beside the kernel, which keeps none."""
+        if self.probs.watched:
+            chunk = chunk_size(q.shape, k.shape)
+            for i in range(0, q.shape[2], chunk):
+                self.probs(self.probabilities(q[:, :, i : i + chunk], k))
+        q, k, v = (ops.swapaxes(x, 1, 2) for x in (q, k, v))  # (b, n or m, heads, d)
+        return ops.swapaxes(ops.dot_product_attention(q, k, v, scale=1.0), 1, 2)
 
     def attend_by_chunks(self, q, k, v, offset):
         chunk = chunk_size(q.shape, k.shape)
         n = q.shape[2]
         if offset is not None or chunk >= n:
             return self.attend(q, k, v, offset)
-        if self.probs.watched:
+        if self.probs.watched or self.probs.edited:
             parts = [self.attend(q[:, :, i : i + chunk], k, v) for i in range(0, n, chunk)]
             return ops.concatenate(parts, axis=2)
         parts = ops.reshape(q, (-1, self.count, n // chunk, chunk, q.shape[-1]))

@@ -105,7 +105,7 @@ WITHOUT_AVX512 = [*INSTRUCTION_SETS][: [*INSTRUCTION_SETS].index("AVX512_CORE")]
 
 
 def kernels(backend: str) -> dict[str, Any]:
-    """What decides how a backend, 'tensorflow', 'jax' or 'torch', rounds here: whether it computes
+    """What decides how a backend rounds here: whether it computes
     by oneDNN, the best instruction set that it may use, its threads, and the CPU's name."""
     onednn, threads = COMPUTING[backend]()
     told = fields_of_cpu()
@@ -156,7 +156,20 @@ def with_torch() -> tuple[bool, int]:
     return torch.backends.mkldnn.is_available(), torch.get_num_threads()
 
 
-COMPUTING = {"tensorflow": with_tensorflow, "jax": with_jax, "torch": with_torch}
+def with_openvino() -> tuple[bool, int]:
+    """Its CPU plugin has a oneDNN of its own."""
+    import openvino as ov
+
+    asked = int(ov.Core().get_property("CPU", "INFERENCE_NUM_THREADS"))
+    return True, asked or processors()
+
+
+COMPUTING = {
+    "tensorflow": with_tensorflow,
+    "jax": with_jax,
+    "torch": with_torch,
+    "openvino": with_openvino,
+}
 
 
 def processors() -> int:

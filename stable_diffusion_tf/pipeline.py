@@ -193,7 +193,7 @@ class StableDiffusion:
 
     @property
     def backend(self) -> str:
-        """'tensorflow', 'jax' or 'torch'."""
+        """'tensorflow', 'jax', 'torch' or 'openvino'."""
         return keras.backend.backend()
 
     @property

@@ -35,6 +35,8 @@ class Options:
 
     weights: str = "phantom"
     """a model's name, or its folder or file."""
+    backend: Literal["tensorflow", "jax", "torch", "openvino"] | None = None
+    """what Keras computes with; by default what KERAS_BACKEND says, or TensorFlow."""
     out: Path = Path("outputs")
     """the folder to save into: each run makes a new one inside."""
     folder: Annotated[Path | None, tyro.conf.Suppress] = None

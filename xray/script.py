@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tyro
 from safetensors import SafetensorError
 
-from stable_diffusion_tf.backend import chosen_backend
+from stable_diffusion_tf.backend import choose_backend, chosen_backend
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16
 from xray.options import Options
@@ -73,6 +73,7 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
         asked = tyro.cli(options, description=question)
         asked.check()
         check_out(asked.out)
+        choose_backend(asked.backend)
         sd = load_model(asked.weights, getattr(asked, "precision", "float32"))
         if asked.guided and sd.is_lcm:
             raise UsageError(

@@ -20,7 +20,7 @@ def on_tensorflow(folder):
     return answers_on("tensorflow", folder, NAME)
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", "torch", "openvino"])
 def test_a_backend_answers_like_the_others(backend, folder, on_tensorflow, record_property):
     theirs = golden(NAME)
     for part, made in answers_on(backend, folder, NAME).items():

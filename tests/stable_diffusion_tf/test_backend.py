@@ -1,6 +1,7 @@
 """Which library computes: every wrong answer is one line with the line to type."""
 
 import json
+import os
 import sys
 
 import keras
@@ -28,7 +29,7 @@ def test_tensorflow_is_taken_where_nobody_says_another(home, monkeypatch):
     assert backend.chosen_backend() == "tensorflow"
 
 
-@pytest.mark.parametrize("name", ["nonsense", "TensorFlow", "numpy", "openvino", "theano"])
+@pytest.mark.parametrize("name", ["nonsense", "TensorFlow", "numpy", "mxnet", "theano"])
 @pytest.mark.parametrize("place", ["environment", "keras.json"])
 def test_no_such_backend_is_one_line(name, place, home, monkeypatch):
     if place == "environment":
@@ -39,12 +40,28 @@ def test_no_such_backend_is_one_line(name, place, home, monkeypatch):
         backend.chosen_backend()
 
 
-@pytest.mark.parametrize("name", ["jax", "torch"])
-def test_a_backend_that_is_not_installed_is_one_line(name, home, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("jax", "jax"), ("torch", "torch"), ("openvino", "openvino scipy")]
+)
+def test_a_backend_that_is_not_installed_is_one_line(name, wanted, home, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", name)
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=f"{name} is not installed; pip install {name}, or put"):
+    with pytest.raises(UsageError, match=f"{name} is not installed; pip install {wanted}, or put"):
         backend.chosen_backend()
+
+
+def test_a_backend_is_chosen_before_keras_is_there(home, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    backend.choose_backend(None)
+    assert os.environ["KERAS_BACKEND"] == "torch"
+    backend.choose_backend("tensorflow")
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+def test_keras_does_not_change_its_backend():
+    backend.choose_backend(keras.config.backend())
+    with pytest.raises(UsageError, match="in this process already; start another for jax"):
+        backend.choose_backend("jax")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # its own process starts Keras, not who asks
 
 Asked = Mapping[str, Sequence[np.ndarray]]  # part → what its network is given
 
-BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvino": "OpenVINO"}
 
 
 def inputs_of(sd: "StableDiffusion", prompt: str, steps: int, guidance: float, seed: int) -> Asked:

@@ -66,6 +66,8 @@ class Learner(keras.Model):
 def check_word(sd: "StableDiffusion", start: str) -> int:
     """The token of the word to begin as. Raises UsageError where that is none, or no word can be
     learned with this model."""
+    if sd.backend == "openvino":
+        raise UsageError("OpenVINO has no gradients; take --backend tensorflow, jax or torch")
     if sd.unet_config.time_cond_proj_dim:
         raise UsageError("a latent consistency model learns no words; name the model it came from")
     check_rows(np.zeros((1, sd.text_config.hidden_size)), sd.text_config, "a new word")

@@ -9,7 +9,7 @@ is tested on all three backends with every value of the phantom read, against ho
 reaches there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -70,6 +70,12 @@ def meant_for(known: Sequence[str], rules: Sequence[Rule]) -> list[Rule]:
     ]
 
 
+def layers_meant(rules: Sequence[Rule]) -> Callable[[str], bool]:
+    """Whether some rule means a value of the layer at an address."""
+    layers = [plain(pattern) for pattern in every_pattern(rules)]
+    return lambda address: any(matches(layer, address) for layer in layers)
+
+
 # --- the compiled function ---------------------------------------------------------------------
 
 
@@ -96,7 +102,7 @@ def looking(
     `tell` says it for each edit: what it gives out, what was read, and the axes of that."""
     patterns = every_pattern([*probes, *edits])
     inputs = any(":in" in pattern for pattern in patterns)
-    outputs = [plain(pattern) for pattern in patterns]
+    reads, edited = (layers_meant(rules) for rules in (probes, edits))
     dims: dict[str, tuple[str, ...]] = {}
     order: list[str] = []  # of execution; a compiler may hand the values back in another
 
@@ -105,7 +111,7 @@ def looking(
         trace = Trace(probes, edits, told)
         with (
             watching(network, trace.see, inputs, meet) as looped,
-            in_plain_sight(network, lambda tap: any(matches(p, tap) for p in outputs)),
+            in_plain_sight(network, reads, edited),
         ):
             out = called(network, arrays, trace)
         found = trace.finish()

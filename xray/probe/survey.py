@@ -12,6 +12,7 @@ from keras import tree
 
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.checkpoint.strict import skeleton
+from stable_diffusion_tf.compiled import gaps_told
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.layers import Tap
 from stable_diffusion_tf.pipeline import NETWORKS
@@ -19,6 +20,7 @@ from stable_diffusion_tf.pipeline import NETWORKS
 from .addresses import TapInfo, check_patterns, describe, matches, part_axis
 from .hooks import layers_of, lies_in, spelling, watching
 
+Chosen = Callable[[str], bool]  # address → whether it is
 ORDER = ("text_encoder", "unet", "decoder", "encoder")  # as a run calls them; the encoder last
 
 
@@ -86,9 +88,14 @@ def survey(network: keras.Model, inputs: Sequence[Any]) -> list[TapInfo]:
         found[address] = joined(found[address], tap) if address in found else tap
         return value
 
-    with watching(network, see) as looped, in_plain_sight(network, lambda _: True):
+    every = in_plain_sight(network, lambda _: True)
+    with gaps_told(), watching(network, see) as looped, every:
         Outline(network).compute_output_spec(*specs)
     return [tap for address, tap in found.items() if not lies_in(address, looped)]
+
+
+def never(_: str) -> bool:
+    return False
 
 
 class Outline(keras.Operation):
@@ -111,21 +118,19 @@ def joined(one: TapInfo, more: TapInfo) -> TapInfo:
 
 
 @contextmanager
-def in_plain_sight(network: keras.Model, chosen: Callable[[str], bool]) -> Iterator[None]:
-    """Inside, the chosen taps of attention see their values even where it comes in chunks."""
+def in_plain_sight(network: keras.Model, read: Chosen, edited: Chosen = never) -> Iterator[None]:
+    """Inside, the taps whose addresses are chosen see their values even where attention comes in
+    chunks or is a kernel of the backend's."""
     spell = spelling(network)
-    found = [
-        layer
-        for layer in layers_of(network)
-        if isinstance(layer, Tap) and chosen(spell(layer.path.replace("/", ".")))
-    ]
-    for tap in found:
-        tap.watched = True
+    taps = [layer for layer in layers_of(network) if isinstance(layer, Tap)]
+    for tap in taps:
+        address = spell(tap.path.replace("/", "."))
+        tap.watched, tap.edited = read(address), edited(address)
     try:
         yield
     finally:
-        for tap in found:
-            tap.watched = False
+        for tap in taps:
+            tap.watched = tap.edited = False
 
 
 # --- what goes in ------------------------------------------------------------------------------
