@@ -2,17 +2,17 @@
 
 Each stack runs in processes of its own, in turns, so that a noisy machine is noisy for both. A
 process starts, loads the phantom, draws one 25-step picture, saves it, and draws a second one.
-The table gives the median over the turns and the ratio of the two stacks.
+The table gives the median over the turns and the ratio to the last stack's.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tyro
@@ -29,7 +29,7 @@ ROWS = {
 
 
 def ours():
-    """seed → picture (H, W, 3) uint8, by this project."""
+    """seed → picture (H, W, 3) uint8, by this project on the backend that KERAS_BACKEND names."""
     from xray.script import load_model
 
     sd = load_model("phantom")
@@ -73,13 +73,15 @@ def diffusers():
     return draw
 
 
-STACKS = {"ours": ours, "diffusers": diffusers}
+STACKS = {"tensorflow": ours, "openvino": ours, "jax": ours, "torch": ours, "diffusers": diffusers}
 
 
 def child(stack: str, started: float) -> None:
     """One process: print what it took as a line of JSON."""
     import resource
 
+    if STACKS[stack] is ours:
+        os.environ["KERAS_BACKEND"] = stack
     draw = STACKS[stack]()
     with tempfile.TemporaryDirectory() as folder:
         Image.fromarray(draw(0)).save(Path(folder) / "image.png")
@@ -100,28 +102,33 @@ def run_once(stack: str) -> dict[str, float]:
 
 def main(
     turns: int = 3,
-    stack: Literal["both", "ours", "diffusers"] = "both",
+    stacks: tuple[str, ...] = tuple(STACKS),
+    stack: str | None = None,
     started: float | None = None,
 ) -> None:
-    """Time a phantom picture here and in diffusers.
+    """Time a phantom picture here, on each backend, and in diffusers.
 
     Args:
         turns: processes for each stack, taken in turns.
-        stack: 'both' compares; one name is what each process is started with.
+        stacks: which to compare; the last is what the ratios are of.
+        stack: what a process is started with.
         started: when that process was started, in seconds since 1970.
     """
-    if stack != "both":
+    if stack:
         child(stack, started or time.time())
         return
-    taken = {name: [] for name in STACKS}
+    taken = {name: [] for name in stacks}
     for _ in range(turns):
         for name, results in taken.items():
             results.append(run_once(name))
-    print(f"{STEPS} steps of the phantom, median of {turns}")
-    print(f"{'':42}{'ours':>10}{'diffusers':>12}{'ratio':>8}")
-    for key, (row, unit) in ROWS.items():
-        mine, theirs = (statistics.median(r[key] for r in taken[s]) for s in STACKS)
-        print(f"{row:42}{mine:>7.2f} {unit:2}{theirs:>9.2f} {unit:2}{mine / theirs:>8.2f}")
+    print(f"{STEPS} steps of the phantom, median of {turns}; in brackets of {stacks[-1]}'s")
+    print(f"{'':12}" + "".join(f"{row:>44}" for row, _ in ROWS.values()))
+    for name in taken:
+        cells = []
+        for key, (_, unit) in ROWS.items():
+            mine, theirs = (statistics.median(r[key] for r in taken[s]) for s in (name, stacks[-1]))
+            cells.append(f"{mine:.2f} {unit} ({mine / theirs:.2f})")
+        print(f"{name:12}" + "".join(f"{cell:>44}" for cell in cells))
 
 
 if __name__ == "__main__":
