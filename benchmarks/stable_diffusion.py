@@ -1,4 +1,5 @@
-"""How quick and how small is Stable Diffusion 1.x at 512×512, beside diffusers and keras-cv?
+"""How quick and how small is Stable Diffusion 1.x at 512×512, beside diffusers and keras-cv? On
+OpenVINO also beside its own way, diffusers' UNet converted (the UNet alone).
 
 No weights are needed: diffusers writes a full-size checkpoint of random ones (4.3 GB, in a
 temporary folder), which take as long and as much memory as any. Each stack runs in processes of
@@ -116,12 +117,42 @@ def keras_cv(folder: Path, precision: str, steps: int, report: Report) -> None:
     sd.generate_image(context, num_steps=steps, seed=0)
 
 
-STACKS = {"ours": ours, "diffusers": diffusers, "keras-cv": keras_cv}
+def converted(folder: Path, precision: str, steps: int, report: Report) -> None:
+    """OpenVINO's own way: the UNet alone, traced from diffusers' module."""
+    import openvino as ov
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").eval()
+    given = torch.randn(2, 4, 64, 64), torch.tensor(500), torch.randn(2, 77, 768)
+    with torch.no_grad():
+        model = ov.convert_model(unet, example_input=given)
+    model.reshape([one.shape for one in given])
+    hint = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
+    network, arrays = ov.compile_model(model, "CPU", hint), [one.numpy() for one in given]
+    report()
+    for _ in range(steps):
+        network(arrays)
+        report()
+
+
+STACKS = {
+    "ours": ours,
+    "openvino": ours,
+    "diffusers": diffusers,
+    "keras-cv": keras_cv,
+    "converted": converted,
+}
+BACKENDS = {"ours": "tensorflow", "openvino": "openvino", "keras-cv": "tensorflow"}
 ROWS = [  # precision, stack
     ("float32", "ours"),
+    ("float32", "openvino"),
+    ("float32", "converted"),
     ("float32", "diffusers"),
     ("float32", "keras-cv"),
     ("bfloat16", "ours"),
+    ("bfloat16", "openvino"),
+    ("bfloat16", "converted"),
     ("bfloat16", "diffusers"),
     ("float16-storage", "ours"),
 ]
@@ -131,6 +162,7 @@ def child(stack: str, precision: str, folder: Path, steps: int) -> None:
     """One process: print what it took as a line of JSON."""
     import resource
 
+    os.environ["KERAS_BACKEND"] = BACKENDS.get(stack, "torch")
     started, times = time.perf_counter(), []
     STACKS[stack](folder, precision, steps, lambda: times.append(time.perf_counter()))
     done = time.perf_counter()
@@ -140,7 +172,7 @@ def child(stack: str, precision: str, folder: Path, steps: int) -> None:
         "call": statistics.median(b - a for a, b in pairwise(times[1:])),
         "rest": done - times[-1],
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
-        "kernels": kernels("torch" if stack == "diffusers" else "tensorflow"),
+        "kernels": kernels("openvino" if stack == "converted" else os.environ["KERAS_BACKEND"]),
     }
     print(json.dumps(found))
 

@@ -11,8 +11,10 @@ import numpy as np
 from keras import ops, tree
 
 from .backend import TYPE, warn_of_untested
+from .checkpoint.mapped import given_back_meanwhile
 from .errors import UsageError
 from .keras_private import openvino_inputs
+from .layers import PackedAsBfloat16
 
 ArrayFunction = Callable[..., Any]
 
@@ -48,7 +50,7 @@ def with_openvino(network: keras.Model, call: Callable) -> Callable:
 
     warn_of_untested({"keras": keras.__version__, "openvino": ov.__version__})
     core = ov.Core()
-    hint = "bf16" if network.compute_dtype == "bfloat16" else "f32"
+    hint = "bf16" if isinstance(network.dtype_policy, PackedAsBfloat16) else "f32"
     made: dict[tuple, tuple[Any, Any]] = {}  # shapes and dtypes → compiled, and how it is nested
 
     def run(*arrays: Any) -> Any:
@@ -59,7 +61,9 @@ def with_openvino(network: keras.Model, call: Callable) -> Callable:
             with gaps_told():
                 out = call(*tree.pack_sequence_as(arrays, symbols))
             model = ov.Model([x.output for x in tree.flatten(out)], inputs)
-            made[key] = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint}), out
+            with given_back_meanwhile():  # OpenVINO packs its own copy of the weights
+                found = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+            made[key] = found, out
         compiled_model, out = made[key]
         found = compiled_model(flat, share_inputs=True)
         return tree.pack_sequence_as(out, [*found.values()])

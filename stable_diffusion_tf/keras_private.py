@@ -48,6 +48,14 @@ def openvino_inputs(arrays: Sequence[np.ndarray]) -> tuple[list, list]:
     return made, [OpenVINOKerasTensor(one.output(0)) for one in made]
 
 
+def openvino_constant(array: np.ndarray) -> Any:
+    """An array that can be written to as a constant of a graph, which lies where the array does."""
+    from keras.src.backend.openvino.core import OpenVINOKerasTensor
+    from openvino import opset15 as opset
+
+    return OpenVINOKerasTensor(opset.constant(array, shared_memory=True).output(0))
+
+
 def all_layers(network: keras.Model) -> list[keras.Layer]:
     """Every layer inside, itself first."""
     return [*network._flatten_layers()]

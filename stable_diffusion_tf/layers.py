@@ -32,12 +32,21 @@ class StoredAsFloat16(keras.DTypePolicy):
         return "float16"
 
 
+class PackedAsBfloat16(keras.DTypePolicy):
+    """Weights in float32 where they lie, which OpenVINO packs in bfloat16 and computes in it."""
+
+    def __init__(self):
+        super().__init__("float32")
+
+
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Layers made inside compute and store as said: 'float32', 'bfloat16' (both in bfloat16),
     'float16-storage' or any Keras dtype policy ('mixed_bfloat16' keeps weights in float32)."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(StoredAsFloat16() if policy == "float16-storage" else policy)
+    before, packed = keras.config.dtype_policy(), keras.backend.backend() == "openvino"
+    ours = {"float16-storage": StoredAsFloat16}
+    ours |= {"bfloat16": PackedAsBfloat16} if packed else {}
+    keras.config.set_dtype_policy(ours[policy]() if policy in ours else policy)
     try:
         yield
     finally:

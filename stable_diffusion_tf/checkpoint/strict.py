@@ -11,8 +11,9 @@ import numpy as np
 from keras import ops
 
 from ..errors import UsageError
-from ..keras_private import give_value, skeleton
+from ..keras_private import give_value, openvino_constant, skeleton
 from ..machine import memory
+from .mapped import given_back_meanwhile
 from .names import axes, diffusers_shape, to_keras, variables
 from .tensors import Source
 
@@ -42,11 +43,12 @@ def load_new(
     """
     network = skeleton(make)
     check_names(network, source, ignore)
-    for key, variable in variables(network).items():
-        tensor = source.get(key)
-        if not fits(tensor, variable.dtype):
-            check_numbers(network, source)  # which names them all
-        give_value(variable, partial(value_of, variable, tensor))
+    with given_back_meanwhile():
+        for key, variable in variables(network).items():
+            tensor = source.get(key)
+            if not fits(tensor, variable.dtype):
+                check_numbers(network, source)  # which names them all
+            give_value(variable, partial(value_of, variable, tensor))
     return network
 
 
@@ -91,12 +93,15 @@ def check_memory(source: Source, size: int) -> int:
 
 def value_of(variable: keras.Variable, tensor: np.ndarray) -> Any:
     """A tensor, axes as diffusers has them, as the variable's value. Where the axes must be turned,
-    the backend does it, on all cores: NumPy takes several times as long."""
+    the backend does it, on all cores: NumPy takes several times as long; OpenVINO, which takes the
+    tensor where it lies, never does, as the turn becomes part of the product."""
+    as_it_is = tensor.dtype == np.dtype(variable.dtype) and tensor.flags.writeable
+    shared = as_it_is and keras.backend.backend() == "openvino"
+    take = openvino_constant if shared else partial(ops.convert_to_tensor, dtype=variable.dtype)
     value = to_keras(tensor, variable)
     if value.flags.c_contiguous:
-        return ops.convert_to_tensor(value, dtype=variable.dtype)
-    there = ops.convert_to_tensor(tensor, dtype=variable.dtype)
-    return ops.transpose(there, np.argsort(axes(variable)).tolist())
+        return take(value)
+    return ops.transpose(take(tensor), np.argsort(axes(variable)).tolist())
 
 
 def fits(tensor: np.ndarray, dtype: str) -> bool:

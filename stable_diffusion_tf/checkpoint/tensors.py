@@ -11,7 +11,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ..backend import chosen_backend
 from ..errors import UsageError
+from .mapped import map_numbers
 
 DTYPES = {  # safetensors' names
     "F64": np.float64,
@@ -58,7 +60,8 @@ class SafetensorsFile:
     """The tensors of a safetensors file.
 
     The library's memory map would leave every page that is read in the memory of the process, and
-    so double its peak. Here the library only checks the header; the bytes are read by offset.
+    so double its peak. Here the library only checks the header; the bytes are read by offset, or
+    mapped where the backend computes with them as they lie in the file.
     """
 
     def __init__(self, path: Path):
@@ -88,9 +91,8 @@ class SafetensorsFile:
     def get(self, key: str) -> np.ndarray:
         entry = self.header[key]
         count, offset = math.prod(entry["shape"]), self.start + entry["data_offsets"][0]
-        return read_numbers(self.place, DTYPES[entry["dtype"]], count, offset).reshape(
-            entry["shape"]
-        )
+        read = map_numbers if chosen_backend() == "openvino" else read_numbers
+        return read(self.place, DTYPES[entry["dtype"]], count, offset).reshape(entry["shape"])
 
 
 def read_numbers(place: str, dtype: Any, count: int, offset: int) -> np.ndarray:
