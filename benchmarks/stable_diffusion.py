@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -127,7 +127,7 @@ def converted(folder: Path, precision: str, steps: int, report: Report) -> None:
     given = torch.randn(2, 4, 64, 64), torch.tensor(500), torch.randn(2, 77, 768)
     with torch.no_grad():
         model = ov.convert_model(unet, example_input=given)
-    model.reshape([one.shape for one in given])
+    model.reshape({i: ov.PartialShape([*one.shape]) for i, one in enumerate(given)})
     hint = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
     network, arrays = ov.compile_model(model, "CPU", hint), [one.numpy() for one in given]
     report()
@@ -193,8 +193,8 @@ def held_to(isa: str) -> dict[str, str]:
     return {"ONEDNN_MAX_CPU_ISA": isa, "MKL_ENABLE_INSTRUCTIONS": isa.split("_")[0]}
 
 
-def compare(folder: Path, steps: int, turns: int, isa: str | None) -> None:
-    taken = {row: [] for row in ROWS}
+def compare(folder: Path, steps: int, turns: int, isa: str | None, stacks: Collection[str]) -> None:
+    taken = {row: [] for row in ROWS if row[1] in stacks}
     for _ in range(turns):
         for (precision, stack), results in taken.items():
             results.append(run_once(stack, precision, folder, steps, isa))
@@ -230,6 +230,7 @@ def main(
     steps: int = 4,
     folder: Path | None = None,
     isa: Literal[tuple(INSTRUCTION_SETS)] | None = None,
+    stacks: tuple[str, ...] = tuple(STACKS),
     stack: str | None = None,
     precision: str = "float32",
 ) -> None:
@@ -240,17 +241,18 @@ def main(
         steps: steps of a run; the first is not counted.
         folder: a diffusers folder of SD 1.x; by default one with random weights is made.
         isa: the best instruction set that oneDNN may use, such as AVX2; by default the CPU's.
+        stacks: which to compare, diffusers among them.
         stack: what a process of its own is started with.
         precision: likewise.
     """
     if stack:
         child(stack, precision, folder, steps)
     elif folder:
-        compare(folder, steps, turns, isa)
+        compare(folder, steps, turns, isa, stacks)
     else:
         with tempfile.TemporaryDirectory() as made:
             in_another_process(write_weights, Path(made))
-            compare(Path(made), steps, turns, isa)
+            compare(Path(made), steps, turns, isa, stacks)
 
 
 if __name__ == "__main__":
