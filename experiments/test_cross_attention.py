@@ -29,9 +29,7 @@ from phantom.prompts import not_read
 from phantom.score_attention import BLIND, OWN, iou_of_things, masks_in
 from phantom.world import BACKGROUNDS, SIDE
 from stable_diffusion_tf.errors import UsageError
-from xray import script
-from xray.attention import INSIDE, phrases, word_maps
-from xray.attention.heat_map import pooling_for
+from xray import attention, script
 from xray.measure import Estimate, between_extremes, mean_of
 from xray.methods import token_ablation
 from xray.options import EXAMPLE, Batch, Picture, Precision, Prompt
@@ -67,13 +65,16 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         images, shots, far, held = token_ablation.draw_all(sd, groups, options)
         moved = {word: mean_of(one, "%") for word, one in far.items()}
     known = [masks_in(image) if image.shape[:2] == (SIDE, SIDE) else {} for image in images]
-    spans, pooling = [phrases(words, [*masks]) for masks in known], pooling_for(sd)
-    found = [word_maps(*one, pooling, images.shape[1:3]) for one in zip(shots, spans, strict=True)]
+    how = attention.pooling_for(sd), images.shape[1:3]
+    found = [
+        attention.word_maps(seen, attention.phrases(words, [*masks]), *how)
+        for seen, masks in zip(shots, known, strict=True)
+    ]
     scores = {name: mean_of(*some) for name, some in iou_of_things(found, known).items()}
     table = [
-        {"word": word, "inside of the line, %": 100 * np.mean(between_extremes(heat) >= INSIDE)}
+        {"word": word, "inside of the line, %": 100 * np.mean(heat >= attention.INSIDE)}
         | ({"removed, pictures move": moved[word]} if word in moved else {})
-        for word, heat in found[0].items()
+        for word, heat in zip(found[0], map(between_extremes, found[0].values()), strict=True)
     ]
     finding = find(scores, moved, {word for masks in known for word in masks} - {*BACKGROUNDS})
     heading = f"“{options.prompt}”\n{finding}"
@@ -93,10 +94,9 @@ def find(scores: Mapping[str, Estimate], moved: Mapping[str, Estimate], things: 
     told = {word: far for word, far in moved.items() if word in things}
     met = f"Words' heat maps meet their things with IoU {scores.get(OWN)}; "
     if told and scores:
-        far, padding = max(far.value for far in told.values()), moved["<padding>"].value
-        return (
-            f"{met}removing that attention moves pictures {far:.1f} %, padding's {padding:.0f} %."
-        )
+        far = f"{max(far.value for far in told.values()):.1f} %"
+        padding = f"padding's {moved['<padding>'].value:.0f} %"
+        return f"{met}removing that attention moves pictures {far}, {padding}."
     if scores:
         return f"{met}the start token's, which knows no word, with {scores[BLIND].short}."
     if moved:

@@ -1,6 +1,8 @@
 """The house: which room may look into which. Imports that only types need count as well."""
 
 import ast
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -79,3 +81,14 @@ def test_no_rooms_import_each_other():
 )
 def test_an_experiment_is_at_most_110_lines(path):
     assert len(path.read_text("utf-8").splitlines()) <= 110
+
+
+def test_no_experiment_imports_keras_before_it_knows_the_backend():
+    """So that --backend is heeded, and --help comes at once."""
+    names = [path.stem for path in (ROOT / "experiments").glob("te[sx]t*.py")]
+    each = (
+        f"import experiments.{name}\nassert 'keras' not in sys.modules, '{name}'" for name in names
+    )
+    code = "\n".join(["import sys", *each])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

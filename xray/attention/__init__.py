@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = door(
     __name__,
     {
         "attention": "SPECIAL TIMES Words look looks_at maps phrases probe word_maps words_at",
-        "heat_map": "HeatMap heat_maps",
+        "heat_map": "HeatMap heat_maps pooling_for",
         "pooling": "AGAINST CROSS DAAM DEFAULT INSIDE Pooling",
     },
 )
