@@ -93,7 +93,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, mon
 
 def test_the_other_backends_are_tried_where_they_are_installed(monkeypatch):
     tried = []
-    monkeypatch.setattr(test_precision, "find_spec", lambda name: name != "torch")
+    monkeypatch.setattr(test_precision, "find_spec", lambda name: name == "jax")
     monkeypatch.setattr(test_precision, "reads_on", lambda *given, **_: tried.append(given))
     found = test_precision.variants("tensorflow", str, "phantom", {}, "*")
     assert list(found) == ["bfloat16", "float16-storage", BACKENDS["jax"]]
