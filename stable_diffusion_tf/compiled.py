@@ -112,7 +112,7 @@ def compiled(network: keras.Model, call: Callable | None = None) -> ArrayFunctio
 def to_numpy(tensor: Any) -> np.ndarray:
     """NumPy has no bfloat16: all floats come as float32."""
     if isinstance(tensor, np.ndarray):
-        return tensor.astype(np.float32) if is_float(tensor) else tensor
+        return tensor.astype(np.float32, copy=False) if is_float(tensor) else tensor
     return ops.convert_to_numpy(ops.cast(tensor, "float32") if is_float(tensor) else tensor)
 
 
