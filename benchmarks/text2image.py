@@ -1,6 +1,6 @@
 """How long does a picture take, and how much memory, beside diffusers on the same weights?
 
-Each stack runs in processes of its own, in turns, so that a noisy machine is noisy for both. A
+Each stack runs in processes of its own, in turns, so that a noisy machine is noisy for all. A
 process starts, loads the phantom, draws one 25-step picture, saves it, and draws a second one.
 The table gives the median over the turns and the ratio to the last stack's.
 """

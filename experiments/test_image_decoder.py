@@ -72,9 +72,10 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     )
     rows = [*map(str, range(len(linear.matrix))), "bias"]
     passed = linear.shuffled.value < linear.places.value / 2 and reach.unmoved == 0
+    outcome = f"{linear.shuffled}; {reach.unmoved:g}"
     return Report(
         finding,
-        Control("R² of shuffled pictures", linear.shuffled, passed, WRONG),
+        Control("shuffled pictures; not moved", outcome, passed, WRONG),
         numbers={
             "R² of positions": linear.places,
             "R² of pixels": linear.pixels,

@@ -9,9 +9,9 @@ one by one, and for the start token also on prompts of random tokens.
 
 Left, rows are changed tokens, columns whose vector moves: the grey triangle is what the causal mask
 forbids, the last column all that follows. Middle, the cosine of any two tokens' vectors: the same
-word at two places need not have the same vector. Right, the prompt as it grows, told by the vector
-of its end token, which attends to all of it. The phantom's encoder was trained on who stands where,
-with 80 words, so its cosines are not those of SD 1.x. Intervals are over the prompt's tokens.
+word at two places need not have the same vector. Right, the prompt as it grows, represented by the
+vector of its end token, which attends to all of it. The phantom's encoder was trained on who stands
+where, with 80 words, so its cosines are not those of SD 1.x. Intervals are over its tokens.
 
 The control looks after the changed token instead of before it, where the same check must fail.
 """

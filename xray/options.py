@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from stable_diffusion_tf.arguments import check_seed
+from stable_diffusion_tf.backend import BACKENDS
 from stable_diffusion_tf.errors import UsageError
 
 Prompt = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
@@ -35,7 +36,7 @@ class Options:
 
     weights: str = "phantom"
     """a model's name, or its folder or file."""
-    backend: Literal["tensorflow", "jax", "torch", "openvino"] | None = None
+    backend: Literal[BACKENDS] | None = None
     """what Keras computes with; by default what KERAS_BACKEND says, or TensorFlow."""
     out: Path = Path("outputs")
     """the folder to save into: each run makes a new one inside."""

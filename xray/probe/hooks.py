@@ -189,13 +189,13 @@ def jax_level() -> Any:
     return get_opaque_trace_state()
 
 
-def in_plain_sight() -> None:
+def one_level() -> None:
     """Loops are spelled out, round by round."""
 
 
 LEVELS = {
     "tensorflow": tensorflow_level,
     "jax": jax_level,
-    "torch": in_plain_sight,
-    "openvino": in_plain_sight,
+    "torch": one_level,
+    "openvino": one_level,
 }

@@ -63,11 +63,7 @@ def capture(
 
 def meant_for(known: Sequence[str], rules: Sequence[Rule]) -> list[Rule]:
     """The rules that mean a layer of these."""
-    return [
-        rule
-        for rule in rules
-        if any(matches(plain(p), address) for p in patterns_of(rule.pattern) for address in known)
-    ]
+    return [rule for rule in rules if any(map(layers_meant([rule]), known))]
 
 
 def layers_meant(rules: Sequence[Rule]) -> Callable[[str], bool]:
