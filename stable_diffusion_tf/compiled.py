@@ -10,11 +10,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from .backend import TYPE, warn_of_untested
-from .checkpoint.mapped import given_back_meanwhile
+from .backend import TYPE
 from .errors import UsageError
-from .keras_private import openvino_inputs
-from .layers import PackedAsBfloat16
 
 ArrayFunction = Callable[..., Any]
 
@@ -44,31 +41,9 @@ def with_torch(network: keras.Model, call: Callable) -> Callable:
 
 
 def with_openvino(network: keras.Model, call: Callable) -> Callable:
-    """Traced and compiled once for every shape, NumPy in and out. The precision is said outright:
-    left alone, OpenVINO chooses bfloat16 where the CPU has it."""
-    import openvino as ov
+    from .on_openvino.compile import with_openvino
 
-    warn_of_untested({"keras": keras.__version__, "openvino": ov.__version__})
-    core = ov.Core()
-    hint = "bf16" if isinstance(network.dtype_policy, PackedAsBfloat16) else "f32"
-    made: dict[tuple, tuple[Any, Any]] = {}  # shapes and dtypes → compiled, and how it is nested
-
-    def run(*arrays: Any) -> Any:
-        flat = [np.asarray(array) for array in tree.flatten(arrays)]
-        key = tuple((array.shape, str(array.dtype)) for array in flat)
-        if key not in made:
-            inputs, symbols = openvino_inputs(flat)
-            with gaps_told():
-                out = call(*tree.pack_sequence_as(arrays, symbols))
-            model = ov.Model([x.output for x in tree.flatten(out)], inputs)
-            with given_back_meanwhile():  # OpenVINO packs its own copy of the weights
-                found = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-            made[key] = found, out
-        compiled_model, out = made[key]
-        found = compiled_model(flat, share_inputs=True)
-        return tree.pack_sequence_as(out, [*found.values()])
-
-    return run
+    return with_openvino(network, call)
 
 
 @contextmanager
@@ -84,10 +59,20 @@ def gaps_told() -> Iterator[None]:
         raise UsageError(f"{said[0] if said else error}; {TYPE}, or jax or torch") from None
 
 
+def on_tensors(make: Callable) -> Callable:
+    """A compiler whose functions take the backend's tensors, for functions that take arrays."""
+
+    def made(network: keras.Model, call: Callable) -> Callable:
+        run = make(network, call)
+        return lambda *arrays: run(*tree.map_structure(ops.convert_to_tensor, arrays))
+
+    return made
+
+
 COMPILERS = {
-    "tensorflow": with_tensorflow,
-    "jax": with_jax,
-    "torch": with_torch,
+    "tensorflow": on_tensors(with_tensorflow),
+    "jax": on_tensors(with_jax),
+    "torch": on_tensors(with_torch),
     "openvino": with_openvino,
 }
 
@@ -99,12 +84,10 @@ def compiled(network: keras.Model, call: Callable | None = None) -> ArrayFunctio
     and what it returns may be nested in lists and dicts.
     """
     call = partial(network, training=False) if call is None else call
-    backend = keras.backend.backend()
-    made = COMPILERS[backend](network, call)
-    take = np.asarray if backend == "openvino" else ops.convert_to_tensor
+    made = COMPILERS[keras.backend.backend()](network, call)
 
     def run(*arrays: Any) -> Any:
-        return tree.map_structure(to_numpy, made(*tree.map_structure(take, arrays)))
+        return tree.map_structure(to_numpy, made(*arrays))
 
     return run
 

@@ -11,6 +11,7 @@ import shlex
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -210,9 +211,12 @@ def load_model(weights: str, precision: str = "float32") -> "StableDiffusion":
 
 
 def start_keras() -> None:
-    """Import Keras and what it computes with, without what is imported besides wherever it is
-    installed, for parts that nobody here calls: JAX and pandas, 0.15 GB."""
+    """Import Keras and what it computes with, without what is imported besides, for parts that
+    nobody here calls: JAX and pandas wherever they are installed, 0.15 GB, and on OpenVINO SciPy's
+    signals, most of that import's time."""
     backend = chosen_backend()
+    if backend == "openvino":
+        sys.modules.setdefault("scipy.signal", Late("scipy.signal"))
     with hidden(*{"jax", "pandas"} - {backend}):
         for library in (backend, "keras"):
             importlib.import_module(library)
@@ -228,6 +232,16 @@ def hidden(*modules: str) -> Iterator[None]:
     finally:
         for module in absent:
             del sys.modules[module]
+
+
+class Late(types.ModuleType):
+    """A module that is imported once something of it is asked for. (importlib's LazyLoader imports
+    at the second `import` already.)"""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from stable_diffusion_tf.unet import UNet
 
 UNET = UNetConfig(
     sample_size=16,
-    block_out_channels=(48, 128),
+    block_out_channels=(48, 96),
     layers_per_block=1,
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),

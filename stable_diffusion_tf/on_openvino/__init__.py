@@ -1,0 +1,1 @@
+"""What OpenVINO needs that other backends do not."""
