@@ -1,5 +1,6 @@
 """How quick and how small is Stable Diffusion 1.x at 512×512, beside diffusers and keras-cv? On
-OpenVINO also beside its own way, diffusers' UNet converted (the UNet alone).
+OpenVINO also beside its own way, diffusers' UNet converted (the UNet alone). "filmed" keeps a film
+of all maps of cross-attention besides.
 
 No weights are needed: diffusers writes a full-size checkpoint of random ones (4.3 GB, in a
 temporary folder), which take as long and as much memory as any. Each stack runs in processes of
@@ -73,6 +74,24 @@ def ours(folder: Path, precision: str, steps: int, report: Report) -> None:
     sd.decode_latent(latent)
 
 
+def filmed(folder: Path, precision: str, steps: int, report: Report) -> None:
+    """Ours, with a film of all maps of cross-attention, the mean over the heads."""
+    import xray
+    from xray.script import load_model
+
+    def told(rows):
+        for row in rows:
+            report()
+            yield row
+        report()
+
+    sd = load_model(str(folder), precision)
+    maps = xray.Probe("unet.*.attn2.probs", xray.Mean("head"))
+    with tempfile.TemporaryDirectory() as out:
+        out = Path(out) / "film"
+        xray.Film.shoot(sd, PROMPT, probes=maps, steps=steps, out=out, progress=told)
+
+
 def diffusers(folder: Path, precision: str, steps: int, report: Report) -> None:
     import torch
     from diffusers import StableDiffusionPipeline
@@ -138,23 +157,40 @@ def converted(folder: Path, precision: str, steps: int, report: Report) -> None:
 
 STACKS = {
     "ours": ours,
+    "jax": ours,
+    "torch": ours,
+    "filmed": filmed,
     "openvino": ours,
+    "openvino-filmed": filmed,
     "diffusers": diffusers,
     "keras-cv": keras_cv,
     "converted": converted,
 }
-BACKENDS = {"ours": "tensorflow", "openvino": "openvino", "keras-cv": "tensorflow"}
+BACKENDS = {  # the others are PyTorch's
+    "ours": "tensorflow",
+    "filmed": "tensorflow",
+    "jax": "jax",
+    "openvino": "openvino",
+    "openvino-filmed": "openvino",
+    "keras-cv": "tensorflow",
+}
 ROWS = [  # precision, stack
     ("float32", "ours"),
+    ("float32", "filmed"),
+    ("float32", "jax"),
+    ("float32", "torch"),
     ("float32", "openvino"),
+    ("float32", "openvino-filmed"),
     ("float32", "converted"),
     ("float32", "diffusers"),
     ("float32", "keras-cv"),
     ("bfloat16", "ours"),
     ("bfloat16", "openvino"),
+    ("bfloat16", "openvino-filmed"),
     ("bfloat16", "converted"),
     ("bfloat16", "diffusers"),
     ("float16-storage", "ours"),
+    ("int8-storage", "openvino"),
 ]
 
 
@@ -199,14 +235,14 @@ def compare(folder: Path, steps: int, turns: int, isa: str | None, stacks: Colle
         for (precision, stack), results in taken.items():
             results.append(run_once(stack, precision, folder, steps, isa))
     print(f"Stable Diffusion 1.x, 512×512, {steps} steps, guidance; median of {turns}")
-    print(f"{'':28}{'to UNet':>10}{'UNet call':>12}{'ratio':>8}{'decode':>9}{'peak':>9}  kernels")
+    print(f"{'':33}{'to UNet':>10}{'UNet call':>12}{'ratio':>8}{'decode':>9}{'peak':>9}  kernels")
     for (precision, stack), results in taken.items():
         known = results[0].pop("kernels")
         row = {key: statistics.median(r[key] for r in results) for key in results[0]}
         peer = taken.get((precision, "diffusers"), taken["float32", "diffusers"])
         ratio = row["call"] / statistics.median(r["call"] for r in peer)
         print(
-            f"{precision:17}{stack:11}{row['load']:>8.1f} s{row['call']:>10.2f} s{ratio:>8.2f}"
+            f"{precision:17}{stack:16}{row['load']:>8.1f} s{row['call']:>10.2f} s{ratio:>8.2f}"
             f"{row['rest']:>7.1f} s{row['peak']:>6.2f} GB  {told(known)}"
         )
 

@@ -50,10 +50,16 @@ def openvino_inputs(arrays: Sequence[np.ndarray]) -> tuple[list, list]:
 
 def openvino_constant(array: np.ndarray) -> Any:
     """An array that can be written to as a constant of a graph, which lies where the array does."""
-    from keras.src.backend.openvino.core import OpenVINOKerasTensor
     from openvino import opset15 as opset
 
-    return OpenVINOKerasTensor(opset.constant(array, shared_memory=True).output(0))
+    return openvino_value(opset.constant(array, shared_memory=True))
+
+
+def openvino_value(node: Any) -> Any:
+    """A node of a graph of OpenVINO's as a Keras tensor."""
+    from keras.src.backend.openvino.core import OpenVINOKerasTensor
+
+    return OpenVINOKerasTensor(node.output(0))
 
 
 def all_layers(network: keras.Model) -> list[keras.Layer]:

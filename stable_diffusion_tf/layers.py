@@ -17,7 +17,7 @@ from .machine import WITHOUT_AVX512, kernels
 LAST = {"data_format": "channels_last"}  # told to each layer: the user's keras.json may differ
 GEMM_NUMBERS = 2**27  # oneDNN's gemm takes 3.0e8 in one convolution, and 3.4e8 no more
 CHUNK_BYTES = 64 * 2**20  # of attention logits, the most that is alive at a time
-FUSED = ("openvino",)  # backends with an attention of their own that keeps no logits
+FUSED = ("openvino", "torch")  # backends with an attention of their own that keeps no logits
 
 
 class StoredAsFloat16(keras.DTypePolicy):
@@ -32,20 +32,39 @@ class StoredAsFloat16(keras.DTypePolicy):
         return "float16"
 
 
-class PackedAsBfloat16(keras.DTypePolicy):
-    """Weights in float32 where they lie, which OpenVINO packs in bfloat16 and computes in it."""
+class Packed(keras.DTypePolicy):
+    """Weights and arithmetic that are float32 for Keras, and for OpenVINO are not quite."""
 
     def __init__(self):
         super().__init__("float32")
 
 
+class PackedAsBfloat16(Packed):
+    """OpenVINO packs the weights in bfloat16 and computes in it."""
+
+
+class RoundedToFloat16(Packed):
+    """Weights rounded as float16 would; OpenVINO keeps none in float16, it would widen them all."""
+
+
+class StoredAsInt8(Packed):
+    """Kernels in int8, a scale for each output; all arithmetic is in float32."""
+
+
+FOR_OPENVINO = {
+    "bfloat16": PackedAsBfloat16,
+    "float16-storage": RoundedToFloat16,
+    "int8-storage": StoredAsInt8,
+}
+
+
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
     """Layers made inside compute and store as said: 'float32', 'bfloat16' (both in bfloat16),
-    'float16-storage' or any Keras dtype policy ('mixed_bfloat16' keeps weights in float32)."""
-    before, packed = keras.config.dtype_policy(), keras.backend.backend() == "openvino"
-    ours = {"float16-storage": StoredAsFloat16}
-    ours |= {"bfloat16": PackedAsBfloat16} if packed else {}
+    'float16-storage', on OpenVINO 'int8-storage', or any Keras dtype policy ('mixed_bfloat16'
+    keeps weights in float32)."""
+    before, on_openvino = keras.config.dtype_policy(), keras.backend.backend() == "openvino"
+    ours = FOR_OPENVINO if on_openvino else {"float16-storage": StoredAsFloat16}
     keras.config.set_dtype_policy(ours[policy]() if policy in ours else policy)
     try:
         yield

@@ -44,7 +44,13 @@ from .tokenizer import Tokenizer, checked_texts
 from .unet import build_unet, unet_bytes
 from .vae import build_decoder, build_encoder, posterior
 
-PRECISIONS = {"float32": 4, "bfloat16": 2, "float16-storage": 2}  # bytes of a weight
+PRECISIONS = {  # bytes of a weight
+    "float32": 4,
+    "bfloat16": 2,
+    "float16-storage": 2,
+    "int8-storage": 1,
+}
+ON_OPENVINO = "add --backend openvino, or put KERAS_BACKEND=openvino in front of the command"
 SMALLEST_TILE = 16  # latent positions
 MOST_GUIDANCE = 1e6  # what float32 bears to the end of any run, and a thousand times what is of use
 LARGE = 100e6  # bytes; parts that take more are given back when they are done
@@ -68,12 +74,15 @@ class StableDiffusion:
     enters as a seed or a `numpy.random.Generator`, so every backend draws the same noise.
 
     precision: 'float32'; 'bfloat16', half the memory, and quicker where the CPU computes in it;
-    'float16-storage', half the memory and the arithmetic of float32.
+    'float16-storage', half the memory and the arithmetic of float32; on OpenVINO alone
+    'int8-storage', a quarter of the memory for text encoder and UNet, likewise.
     """
 
     def __init__(self, checkpoint: Checkpoint, precision: str = "float32"):
         if precision not in PRECISIONS:
             raise UsageError(f"no precision {precision!r}; choose {', '.join(PRECISIONS)}")
+        if precision == "int8-storage" and self.backend != "openvino":
+            raise UsageError(f"int8-storage is OpenVINO's, not {self.backend}'s; {ON_OPENVINO}")
         self.checkpoint, self.precision = checkpoint, precision
         self.schedule = from_dict(ScheduleConfig, checkpoint.config("scheduler"))
         self.alphas = scheduler.alphas_cumprod(
@@ -134,7 +143,10 @@ class StableDiffusion:
                 found, source = with_words(found, source, np.concatenate([*self.learned.values()]))
             if check_memory(source, PRECISIONS[self.precision]) > LARGE:
                 return_memory_at_once()
-            with precision(self.precision):
+            kept = (
+                "float32" if (place, self.precision) == ("vae", "int8-storage") else self.precision
+            )
+            with precision(kept):
                 made = load_new(lambda: build(found), source, ignore=EXTRAS[part])
             self.networks[part] = made
         return self.networks[part]
@@ -167,7 +179,8 @@ class StableDiffusion:
             for part in parts
             if part in self.networks
         }
-        self.release(*(part for part, taken in loaded.items() if taken > LARGE))
+        if large := [part for part, taken in loaded.items() if taken > LARGE]:
+            self.release(*large)  # which looks through all of Python's objects
 
     def save(self, folder: str | Path, dtype: str = "float32") -> None:
         """Write the model as a diffusers folder, in 'float32' or 'float16'.

@@ -6,6 +6,7 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("XRAY_GRAPHS", "off")  # what OpenVINO compiles, kept in the user's folder
 
 import stable_diffusion_tf  # noqa: F401  it turns oneDNN on, before a test imports Keras
 

@@ -22,7 +22,7 @@ Prompts = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar
 Refined = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="REFINED")]
 Picture = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
 Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
-Precision = Literal["float32", "bfloat16", "float16-storage"]
+Precision = Literal["float32", "bfloat16", "float16-storage", "int8-storage"]
 
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
 

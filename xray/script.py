@@ -204,9 +204,7 @@ def load_model(weights: str, precision: str = "float32") -> "StableDiffusion":
     if precision == "bfloat16" and not has_fast_bfloat16():
         print("bfloat16 is slow on this CPU; float16-storage takes as little memory and is quicker")
     if precision == "float16-storage" and model.backend == "openvino":
-        print(
-            "float16-storage saves no memory on OpenVINO; float32 stays in its file, and takes less"
-        )
+        print("float16-storage takes as much memory as float32 on OpenVINO; int8-storage a third")
     return model
 
 

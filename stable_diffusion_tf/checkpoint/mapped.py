@@ -2,9 +2,10 @@
 system: left alone, each page that was read would count as this process' memory."""
 
 import mmap
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -13,6 +14,7 @@ import numpy as np
 from ..errors import UsageError
 
 EVERY = 0.05  # seconds
+SMALLEST = 2**16  # bytes worth a map: each keeps a file open, and a process may have 1,024
 MAPS: WeakSet[mmap.mmap] = WeakSet()  # all that some array still lies in
 
 
@@ -20,8 +22,6 @@ def map_numbers(place: str, dtype: Any, count: int, offset: int) -> np.ndarray:
     """(count,) numbers that begin at the byte `offset` of a file. What is written into them stays
     in memory."""
     size = count * np.dtype(dtype).itemsize
-    if not size:
-        return np.empty(count, dtype)
     skipped = offset % mmap.ALLOCATIONGRANULARITY
     try:
         with open(place, "rb") as file:
@@ -31,6 +31,20 @@ def map_numbers(place: str, dtype: Any, count: int, offset: int) -> np.ndarray:
         raise UsageError(f"{place} has become shorter while it was read; fetch it again") from None
     MAPS.add(pages)
     return np.frombuffer(pages, dtype, count, skipped)
+
+
+def in_a_file(numbers: np.ndarray) -> np.ndarray:
+    """The numbers in a temporary file, mapped likewise; as they are where no disk will take them.
+    The file has no name, and goes when nothing lies in it any more."""
+    if numbers.nbytes < SMALLEST:
+        return numbers
+    with suppress(OSError), tempfile.TemporaryFile() as file:
+        file.write(np.ascontiguousarray(numbers).view(np.uint8))
+        file.flush()
+        pages = mmap.mmap(file.fileno(), numbers.nbytes, access=mmap.ACCESS_COPY)
+        MAPS.add(pages)
+        return np.frombuffer(pages, numbers.dtype).reshape(numbers.shape)
+    return numbers
 
 
 def give_back() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from ..errors import UsageError
-from ..keras_private import give_value, openvino_constant, skeleton
+from ..keras_private import give_value, skeleton
 from ..machine import memory
 from .mapped import given_back_meanwhile
 from .names import axes, diffusers_shape, to_keras, variables
@@ -30,7 +30,7 @@ def load(network: keras.Model, source: Source, ignore: Sequence[str] = ()) -> No
     check_names(network, source, ignore)
     check_numbers(network, source)
     for key, variable in variables(network).items():
-        variable.assign(value_of(variable, source.get(key)))
+        variable.assign(value_of(variable, source.get(key), network.dtype_policy))
 
 
 def load_new(
@@ -48,7 +48,7 @@ def load_new(
             tensor = source.get(key)
             if not fits(tensor, variable.dtype):
                 check_numbers(network, source)  # which names them all
-            give_value(variable, partial(value_of, variable, tensor))
+            give_value(variable, partial(value_of, variable, tensor, network.dtype_policy))
     return network
 
 
@@ -91,17 +91,18 @@ def check_memory(source: Source, size: int) -> int:
     return needed
 
 
-def value_of(variable: keras.Variable, tensor: np.ndarray) -> Any:
+def value_of(variable: keras.Variable, tensor: np.ndarray, policy: keras.DTypePolicy) -> Any:
     """A tensor, axes as diffusers has them, as the variable's value. Where the axes must be turned,
-    the backend does it, on all cores: NumPy takes several times as long; OpenVINO, which takes the
-    tensor where it lies, never does, as the turn becomes part of the product."""
-    as_it_is = tensor.dtype == np.dtype(variable.dtype) and tensor.flags.writeable
-    shared = as_it_is and keras.backend.backend() == "openvino"
-    take = openvino_constant if shared else partial(ops.convert_to_tensor, dtype=variable.dtype)
+    the backend does it, on all cores: NumPy takes several times as long."""
+    if keras.backend.backend() == "openvino":
+        from ..on_openvino.weights import constant_of
+
+        return constant_of(variable, tensor, policy)
     value = to_keras(tensor, variable)
     if value.flags.c_contiguous:
-        return take(value)
-    return ops.transpose(take(tensor), np.argsort(axes(variable)).tolist())
+        return ops.convert_to_tensor(value, variable.dtype)
+    turned = np.argsort(axes(variable)).tolist()
+    return ops.transpose(ops.convert_to_tensor(tensor, variable.dtype), turned)
 
 
 def fits(tensor: np.ndarray, dtype: str) -> bool:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..backend import chosen_backend
 from ..errors import UsageError
-from .mapped import map_numbers
+from .mapped import SMALLEST, map_numbers
 
 DTYPES = {  # safetensors' names
     "F64": np.float64,
@@ -90,9 +90,11 @@ class SafetensorsFile:
 
     def get(self, key: str) -> np.ndarray:
         entry = self.header[key]
-        count, offset = math.prod(entry["shape"]), self.start + entry["data_offsets"][0]
-        read = map_numbers if chosen_backend() == "openvino" else read_numbers
-        return read(self.place, DTYPES[entry["dtype"]], count, offset).reshape(entry["shape"])
+        (first, last), count = entry["data_offsets"], math.prod(entry["shape"])
+        maps = chosen_backend() == "openvino" and last - first >= SMALLEST
+        read = map_numbers if maps else read_numbers
+        numbers = read(self.place, DTYPES[entry["dtype"]], count, self.start + first)
+        return numbers.reshape(entry["shape"])
 
 
 def read_numbers(place: str, dtype: Any, count: int, offset: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from ..disk import whole_file
 from ..errors import UsageError
 from ..tokenizer import SPECIALS, read_vocabulary
 from .folder import EXTRAS, FILES
+from .mapped import given_back_meanwhile
 from .names import diffusers_shape, to_diffusers, variables
 from .tensors import Source
 
@@ -98,7 +99,7 @@ def write_source(folder: Path, part: str, config: Any, source: Source, dtype: st
         raise UsageError(f"{dtype!r} cannot be written; choose {' or '.join(DTYPES)}")
     place = folder / part
     place.mkdir(parents=True, exist_ok=True)
-    with whole_file(place / FILES[part]) as fresh:
+    with whole_file(place / FILES[part]) as fresh, given_back_meanwhile():
         write_tensors(fresh, source, dtype)
     write_json(place / "config.json", told_besides(part, config) | to_dict(config))
 

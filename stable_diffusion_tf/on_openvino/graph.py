@@ -1,13 +1,12 @@
 """Graphs of OpenVINO's rewritten: what they compute stays the same, in less time or memory."""
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from openvino import opset15 as opset
-
-from ..keras_private import openvino_constant
 
 TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]  # (b, h, w, c) → (b, c, h, w) and back
 
@@ -60,8 +59,15 @@ def kept_in_int8(kernel: ov.Node) -> tuple[np.ndarray, np.ndarray] | None:
     widened = kernel.input_value(0).get_node()
     if widened.get_type_name() != "Multiply":
         return None
-    numbers, scales = (value.get_node() for value in widened.input_values())
-    return numbers.input_value(0).get_node().data, scales.data
+    narrow, scales = (value.get_node() for value in widened.input_values())
+    return where_it_lies(narrow.input_value(0).get_node().data), scales.data
+
+
+def where_it_lies(numbers: np.ndarray) -> np.ndarray:
+    """int8 numbers of a constant as an array that another constant may share: OpenVINO shares none
+    that is read-only, as its own are."""
+    held = (ctypes.c_int8 * numbers.size).from_address(numbers.ctypes.data)
+    return np.frombuffer(held, np.int8).reshape(numbers.shape)
 
 
 def sum_of_products(x: ov.Output, numbers: np.ndarray, scales: np.ndarray) -> ov.Node:
@@ -85,7 +91,7 @@ def sum_of_products(x: ov.Output, numbers: np.ndarray, scales: np.ndarray) -> ov
 
 def widened(numbers: np.ndarray, scales: np.ndarray) -> ov.Node:
     """int8 numbers (.., out), as they lie, times the scale of each output: float32."""
-    narrow = openvino_constant(numbers).output
+    narrow = opset.constant(numbers, shared_memory=True)
     return opset.multiply(opset.convert(narrow, "f32"), opset.constant(scales))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stable_diffusion_tf.arguments import place
+from stable_diffusion_tf.checkpoint.mapped import given_back_meanwhile
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.machine import kernels
@@ -226,10 +227,11 @@ def digest(network: "keras.Model") -> str:
     from keras import ops
 
     made = hashlib.sha256()
-    for variable in network.variables:
-        made.update(f"{variable.path} {variable.dtype} {tuple(variable.shape)}\n".encode())
-        value = np.ascontiguousarray(ops.convert_to_numpy(variable.value))  # one at a time
-        made.update(value.reshape(-1).view(np.uint8))
+    with given_back_meanwhile():
+        for variable in network.variables:
+            made.update(f"{variable.path} {variable.dtype} {tuple(variable.shape)}\n".encode())
+            value = np.ascontiguousarray(ops.convert_to_numpy(variable.value))  # one at a time
+            made.update(value.reshape(-1).view(np.uint8))
     return made.hexdigest()
 
 

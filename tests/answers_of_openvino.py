@@ -1,6 +1,6 @@
 """The phantom on OpenVINO, in a process that never imports TensorFlow:
 
-KERAS_BACKEND=openvino python -m tests.openvino answers.npz
+KERAS_BACKEND=openvino python -m tests.answers_of_openvino answers.npz
 """
 
 import os
@@ -19,11 +19,17 @@ WORDS = "unet.*.attn2.probs"
 def answers() -> dict[str, np.ndarray]:
     """A picture, heat maps, a picture with the words' attention ablated at some steps, and what is
     said of an operation that the backend does not have."""
-    sd = StableDiffusion.load("phantom")
+    sd, int8 = (StableDiffusion.load("phantom", kept) for kept in ("float32", "int8-storage"))
     ablation = xray.Edit(WORDS, lambda p: p * 0, steps=[0, 1], half="cond", heads=[0])
     image, cache = xray.run(sd, PROMPT, read=xray.Probe(WORDS, xray.Mean("head")), **RUN)
+    first, kept = sd.generate(PROMPT, **RUN), graphs()
+    again = StableDiffusion.load("phantom").generate(PROMPT, **RUN)
     return {
-        "image": sd.generate(PROMPT, **RUN),
+        "image": first,
+        "again": again,
+        "graphs": np.array([kept, graphs()]),
+        "int8": int8.generate(PROMPT, **RUN),
+        "kernel": int8.source("unet").get("mid_block.resnets.0.conv1.weight"),
         "seen": image,
         "map": xray.heat_maps(sd, PROMPT, **RUN)["cat"].array,
         "ablated": xray.instrument(sd, edits=ablation).generate(PROMPT, **RUN),
@@ -31,6 +37,11 @@ def answers() -> dict[str, np.ndarray]:
         "taps": np.array([tap.address for tap in xray.taps(sd)]),
         "gap": np.array(said_of_a_gap()),
     }
+
+
+def graphs() -> int:
+    """How many are kept on disk."""
+    return len(os.listdir(os.environ["XRAY_GRAPHS"]))
 
 
 class Gap(keras.layers.Layer):
