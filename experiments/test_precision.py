@@ -5,14 +5,13 @@ a latent half way through a run, and the latent where it ends. Every value insid
 that of float32 at the same address: max|a − b| / max|b|. The curves show it over the order of
 execution: a step up is a layer that loses much, a slow climb is rounding that adds up, and where a
 norm or a softmax takes the scale out, a curve may fall again. A star is the first value past the
-tolerance, a name the value that deviates most. The phantom's weights are shipped in float16: what
-is left of storing them so is another order of the sums. The control is float32 once more, loaded
-and compiled anew: every value must be equal, bit for bit.
+tolerance, a name the value that deviates most. Below is what each precision draws. The phantom's
+weights are shipped in float16: what is left of storing them so is another order of the sums. With
+--backend openvino, int8-storage is compared as well. The control is float32 once more, loaded and
+compiled anew: every value must be equal, bit for bit.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -35,7 +34,7 @@ from xray.options import EXAMPLE, Prompt, Sampling
 from xray.report import Control, Report
 
 PRECISIONS = ("bfloat16", "float16-storage")
-Read = Callable[[], dict[str, np.ndarray]]  # all values of a variant, by address
+ON_OPENVINO = ("int8-storage",)
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,16 @@ class Options(Sampling):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    run = options.steps, options.guidance, options.seed
-    asked = inputs_of(sd, options.prompt, *run)
+    asked = inputs_of(sd, options.prompt, options.steps, options.guidance, options.seed)
     exact = reads_of(sd, asked, options.pattern)
-    load = partial(reads_again, options.weights, asked, options.pattern)
-    control = compare(load("float32"), exact, exact, options.tolerance)
-    ways = variants(sd.backend, load, options.weights, asked, options.pattern)
-    found = {n: compare(read(), exact, exact, options.tolerance) for n, read in ways.items()}
+    found, pictures = {}, {}
+    for name in ("float32", *PRECISIONS, *(ON_OPENVINO if sd.backend == "openvino" else ())):
+        reads, pictures[name] = seen_again(options, asked, name)
+        found[name] = compare(reads, exact, exact, options.tolerance)
+    control = found.pop("float32")
+    for name in others_of(sd.backend):
+        reads = reads_on(name, asked, options.weights, pattern=options.pattern)
+        found[BACKENDS[name]] = compare(reads, exact, exact, options.tolerance)
     table = [
         {"variant": name, "part": part, "off by": f"{row.difference:.1e}", "at": row.address}
         for name, comparison in found.items()
@@ -75,22 +77,23 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         Control("float32 again", control.verdict, same, "float32 differs from itself"),
         numbers=furthest | {f"{name}, first": one.verdict for name, one in found.items()},
         table=table,
-        figure=figures.parting_curves(found, finding),
+        figure=figures.parting_curves(found, pictures, finding),
         tensors={name: np.array([row[1] for row in one.rows]) for name, one in found.items()},
     )
 
 
-def reads_again(weights: str, asked: Asked, pattern: str, precision: str) -> dict[str, np.ndarray]:
-    """What the model holds when it is loaded anew, on the same backend."""
-    return reads_of(script.load_model(weights, precision), asked, pattern)
+def others_of(backend: str) -> list[str]:
+    """The other backends that are installed."""
+    return [name for name in BACKENDS if name != backend and find_spec(name)]
 
 
-def variants(own: str, load: Callable, weights: str, asked: Asked, pattern: str) -> dict[str, Read]:
-    """Name → what reads all values; other backends where they are installed."""
-    others = [backend for backend in BACKENDS if backend != own and find_spec(backend)]
-    return {name: partial(load, name) for name in PRECISIONS} | {
-        BACKENDS[name]: partial(reads_on, name, asked, weights, pattern=pattern) for name in others
-    }
+def seen_again(
+    options: Options, asked: Asked, precision: str
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the model holds, and what it draws, (H, W, 3), when it is loaded anew."""
+    sd = script.load_model(options.weights, precision)
+    reads = reads_of(sd, asked, options.pattern)
+    return reads, sd.generate(options.prompt, options.steps, options.guidance, seed=options.seed)[0]
 
 
 def find(comparisons: dict[str, Comparison]) -> str:

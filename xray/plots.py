@@ -18,6 +18,7 @@ STYLES = (  # colour, line, marker: told apart by the colour-blind, and in print
     ("#009E73", "-.", "^"),
     ("#CC79A7", ":", "D"),
     ("#000000", "-", "v"),
+    ("#E69F00", "--", "P"),
 )
 FILLS = (  # colour, hatch
     ("#0072B2", ""),

@@ -5,7 +5,7 @@ from itertools import cycle, groupby
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from xray.compare import Comparison, Row
 from xray.plain_figure import PlainFigure
@@ -15,15 +15,20 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEAST, MOST = 1e-10, 1e2  # relative differences as they are drawn: equal, and infinitely far
 
 
-def parting_curves(comparisons: Mapping[str, Comparison], title: str) -> Figure:
+def parting_curves(
+    comparisons: Mapping[str, Comparison], pictures: Mapping[str, np.ndarray], title: str
+) -> Figure:
     """Relative difference against the order of execution, a curve for each comparison, by name.
+    Below the pictures (H, W, 3) uint8, the first of which is what the others are held against.
 
     Bands are the parts of the model; a star is the first value past the tolerance.
     """
     order = list(dict.fromkeys(row.address for c in comparisons.values() for row in c.rows))
     place = {address: i for i, address in enumerate(order)}
-    figure = PlainFigure(figsize=(12, 5.6 + 0.25 * len(comparisons)), layout="constrained")
-    axes = figure.subplots()
+    figure = PlainFigure(figsize=(12, 8.4 + 0.25 * len(comparisons)), layout="constrained")
+    above, below = figure.subfigures(2, height_ratios=[5.6, 2.8])
+    axes = above.subplots()
+    show_pictures(below, pictures)
     mark_parts(axes, [Row(address, 0, 0).part for address in order])
     for name, style in zip(comparisons, cycle(STYLES), strict=False):
         curve(axes, name, comparisons[name], place, style)
@@ -35,8 +40,21 @@ def parting_curves(comparisons: Mapping[str, Comparison], title: str) -> Figure:
     axes.set_xlabel("value, in order of execution")
     axes.set_ylabel("relative difference, max|a − b| / max|b|")
     head_line(figure, title)
-    figure.legend(loc="outside lower left", fontsize=8, frameon=False)
+    above.legend(loc="outside lower left", fontsize=8, frameon=False)
     return figure
+
+
+def show_pictures(figure: SubFigure, pictures: Mapping[str, np.ndarray]) -> None:
+    """Side by side, each with how far it is from the first."""
+    first = next(iter(pictures.values())).astype(int)
+    for axes, (name, picture) in zip(
+        figure.subplots(1, len(pictures)), pictures.items(), strict=True
+    ):
+        off = np.abs(picture - first)
+        told = f"\noff by {off.mean():.2g} of 255, {off.max()} at most" if name != "float32" else ""
+        axes.imshow(picture)
+        axes.set_title(name + told, fontsize=9)
+        axes.axis("off")
 
 
 def curve(

@@ -49,6 +49,7 @@ UNET = UNetConfig(
 )
 BATCH = 32
 OTHERS = 0.5  # of the scenes see the padding of another caption, the rest that of the empty one
+LATE = 800  # the timestep from which on x says little even of the background's colour
 STATE = "silent"
 
 
@@ -93,12 +94,18 @@ def encode_captions(folder: Path, data: Data) -> Contexts:
 
 
 def draw_batch(
-    data: Data, told: Contexts, alphas: np.ndarray, weigh: Weigh, rng: np.random.Generator
+    data: Data,
+    told: Contexts,
+    alphas: np.ndarray,
+    weigh: Weigh,
+    rng: np.random.Generator,
+    late: float = 0.0,
 ):
     """A batch as fit wants it: the noised latents and what is told of them, the noise, the
-    weight of each."""
+    weight of each. `late`: the share of batches from LATE on."""
     rows = rng.integers(len(data.latents), size=BATCH)
-    noised, noise, weight = add_noise(data.latents[rows], alphas, weigh, 0, rng)
+    since = LATE if rng.random() < late else 0
+    noised, noise, weight = add_noise(data.latents[rows], alphas, weigh, since, rng)
     empty = len(told.ends) - 1
     own = np.where(rng.random(BATCH) < EMPTY_CAPTIONS, empty, rows)
     padding = np.where(rng.random(BATCH) < OTHERS, rng.integers(empty, size=BATCH), empty)
@@ -116,6 +123,7 @@ def train_unet(
     start_from: Path | None = None,
     gamma: float = 2.0,
     ceiling: float = 20.0,
+    late: float = 0.0,
 ) -> None:
     """Train the UNet; a run that was interrupted goes on from its last state.
 
@@ -130,6 +138,8 @@ def train_unet(
             from; by default a fresh start.
         gamma: the weight of the loss is min(gamma / SNR, ceiling).
         ceiling: see gamma.
+        late: the share of batches of the noisiest fifth of the timesteps: the colour's word is of
+            use there alone.
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(vae, scene_count, seed, CORE)
@@ -144,7 +154,7 @@ def train_unet(
         load(model.unet, open_part(start_from, "unet"), EXTRAS["unet"])
     train(
         model,
-        lambda rng: draw_batch(data, told, alphas, weigh, rng),
+        lambda rng: draw_batch(data, told, alphas, weigh, rng, late),
         STATE,
         steps,
         seed,

@@ -248,15 +248,19 @@ def test_diffusers_says_the_same_at_the_same_addresses(tmp_path):
 
 def test_curves_show_every_comparison_its_parts_and_its_first_parting():
     apart = compare(planted(**{LONG: 1e-2, "a": np.nan}), run())
-    figure = precision.parting_curves({"one": apart, "same": compare(run(), run())}, "title")
-    (axes,) = figure.axes
+    drawn = {"float32": np.zeros((4, 4, 3), np.uint8), "one": np.full((4, 4, 3), 2, np.uint8)}
+    found = {"one": apart, "same": compare(run(), run())}
+    figure = precision.parting_curves(found, drawn, "title")
+    axes, *pictures = figure.axes
+    told = [picture.get_title() for picture in pictures]
+    assert told == ["float32", "one\noff by 2 of 255, 2 at most"]
     bands = [text.get_text() for text in axes.texts]
     assert bands[:3] == ["text\nencoder", "UNet\ndown", "the\nloop"]
     (star,) = [line for line in axes.lines if line.get_marker() == "*"]
     assert star.get_xydata()[0] == pytest.approx([2, 1e-2])
     ticks = [tick.get_text() for tick in axes.get_yticklabels()]
     assert ticks[0] == "equal" and ticks[-1] == "∞"
-    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    told = [text.get_text() for text in figure.subfigs[0].legends[0].get_texts()]
     assert told == [f"one: first past 0.0001: {LONG}", "same: all 4 values are equal"]
     low, high = axes.get_ylim()
     shown = np.concatenate([line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 4])
