@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from .attention import Attention
 from .config import CLIPTextConfig
-from .layers import Attention, Block, Network, Tap, build
+from .layers import Block, Network, Tap, build
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from .attention import SpatialTransformer
 from .config import UNetConfig
 from .layers import (
     Block,
@@ -17,7 +18,6 @@ from .layers import (
     GroupNorm,
     Network,
     ResnetBlock,
-    SpatialTransformer,
     Tap,
     Upsample,
     build,

@@ -8,9 +8,9 @@ and decoder are two networks, so that each can be loaded and released alone; bot
 import keras
 from keras import ops
 
+from .attention import Attention
 from .config import VAEConfig
 from .layers import (
-    Attention,
     Block,
     Downsample,
     GroupNorm,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stable_diffusion_tf import StableDiffusion, layers
+from stable_diffusion_tf import StableDiffusion, attention
 from tests import oracles
 from tests.golden.make_networks import GOLDEN, RUN, run_contexts
 from tests.oracles import ANATOMIES
@@ -44,7 +44,7 @@ def answers(folder: Path, name: str) -> dict[str, np.ndarray]:
     """Ours, on the backend of this process: the golden questions, and one of them in chunks."""
     sd, asked = StableDiffusion.load(folder), oracles.inputs(ANATOMIES[name])
     made = {part: sd.function(part)(*asked[part]) for part in PARTS} | {"denoise": run(sd, name)}
-    layers.CHUNK_BYTES = 2**14
+    attention.CHUNK_BYTES = 2**14
     sd.functions.clear()
     return made | {"decoder in chunks": sd.function("decoder")(*asked["decoder"])}
 

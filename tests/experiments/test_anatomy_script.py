@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import test_anatomy as anatomy_script
-from stable_diffusion_tf import layers
+from stable_diffusion_tf import attention, layers
 from stable_diffusion_tf.config import CLIPTextConfig, UNetConfig, VAEConfig
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from xray.methods import anatomy
@@ -26,7 +26,7 @@ SD1 = {  # part → config, inputs
 
 @pytest.mark.parametrize("part", SD1)
 def test_sd1_is_counted_as_the_literature_does(part, monkeypatch):
-    monkeypatch.setattr(layers, "CHUNK_BYTES", 2**40)  # attention in one piece: quicker to trace
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2**40)  # attention in one piece: quicker to trace
     config, inputs = SD1[part]
     found = anatomy.layers(bare(part, config), [keras.KerasTensor(*x) for x in inputs])
     parameters, gmacs = anatomy_script.SD1[part]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stable_diffusion_tf import StableDiffusion, layers
+from stable_diffusion_tf import StableDiffusion, attention
 from stable_diffusion_tf.checkpoint.folder import read_json
 from stable_diffusion_tf.checkpoint.names import diffusers_shape, variables
 from stable_diffusion_tf.config import from_dict
@@ -98,9 +98,9 @@ def test_attention_in_chunks_changes_nothing(case, part, agree, monkeypatch):
     whole = case.ours.function(part)(*case.asked[part])
     cells, heads = np.prod(case.anatomy.cells), case.anatomy.unet.attention_head_dim
     heads = {"unet": heads, "decoder": 1}[part]
-    monkeypatch.setattr(layers, "CHUNK_BYTES", 4 * 2 * heads * cells**2 // 10)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 4 * 2 * heads * cells**2 // 10)
     queries = (2, heads, cells, 1)  # the width of a head does not matter
-    assert layers.chunk_size(queries, queries) <= cells // 10
+    assert attention.chunk_size(queries, queries) <= cells // 10
     case.ours.functions.pop((part,))  # what was compiled has no chunks
     chunked = case.ours.function(part)(*case.asked[part])
     case.ours.functions.pop((part,))

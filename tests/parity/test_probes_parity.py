@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stable_diffusion_tf.layers import FUSED
+from stable_diffusion_tf.attention import FUSED
 from tests.backends import told_by
 from tests.xray import toys
 

@@ -8,17 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stable_diffusion_tf import layers
-from stable_diffusion_tf.layers import (
+from stable_diffusion_tf import attention, layers
+from stable_diffusion_tf.attention import (
     CHUNK_BYTES,
     GEGLU,
     Attention,
-    GroupNorm,
-    Tap,
     TransformerBlock,
     chunk_size,
-    precision,
 )
+from stable_diffusion_tf.layers import GroupNorm, Tap, precision
 
 patient = settings(deadline=None, max_examples=25)  # a busy machine is no failure
 small = st.integers(1, 5)
@@ -80,7 +78,7 @@ def test_group_norm_names_itself_where_the_groups_do_not_fit():
 # --- attention
 
 
-def attention(layer, x, context, offset):
+def by_the_formula(layer, x, context, offset):
     """The paper's formula, one head after another."""
     q, k, v = (
         y @ as_numpy(dense.kernel)
@@ -102,10 +100,10 @@ def test_attention_is_that_of_the_paper_in_chunks_of_any_size(monkeypatch, rows,
     whole = as_numpy(layer(x, context))
     scramble(layer)
     layer.probs.watched = watched
-    monkeypatch.setattr(layers, "CHUNK_BYTES", rows * 4 * 2 * 3 * 5)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", rows * 4 * 2 * 3 * 5)
     made = as_numpy(layer(x, context))
     assert made.shape == whole.shape
-    np.testing.assert_allclose(made, attention(layer, x, context, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made, by_the_formula(layer, x, context, 0), rtol=1e-4, atol=1e-5)
 
 
 def test_the_offset_masks():
@@ -116,7 +114,7 @@ def test_the_offset_masks():
     layer(x, offset=later)
     scramble(layer)
     np.testing.assert_allclose(
-        as_numpy(layer(x, offset=later)), attention(layer, x, x, later), rtol=1e-4, atol=1e-5
+        as_numpy(layer(x, offset=later)), by_the_formula(layer, x, x, later), rtol=1e-4, atol=1e-5
     )
 
 
@@ -128,7 +126,7 @@ def test_a_width_that_makes_no_heads_is_refused():
 @given(numbers, numbers, st.integers(1, 8), st.integers(1, 4), st.integers(1, 2**20))
 def test_chunks_divide_the_queries_and_fit(n, m, heads, batch, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "CHUNK_BYTES", limit)
+        patch.setattr(attention, "CHUNK_BYTES", limit)
         chunk = chunk_size((batch, heads, n, 40), (batch, heads, m, 40))
     row = 4 * batch * heads * m
     assert n % chunk == 0
@@ -164,12 +162,12 @@ def test_the_softmax_is_in_the_dtype_that_is_computed_in(
     layer.probs.watched = watched
     seen = []
     monkeypatch.setattr(Tap, "__call__", lambda self, x: seen.append((self.name, x.dtype)) or x)
-    monkeypatch.setattr(layers, "CHUNK_BYTES", rows * 4 * 2 * 3 * 5)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", rows * 4 * 2 * 3 * 5)
     made = as_numpy(layer(x, context))
     computed = {"bfloat16": "bfloat16"}.get(policy, "float32")
     assert {keras.backend.standardize_dtype(dtype) for _, dtype in seen} == {computed}
     assert {name for name, _ in seen} == {"probs", "heads"}
-    expected = attention(layer, x, context, 0)
+    expected = by_the_formula(layer, x, context, 0)
     assert np.abs(made - expected).max() < tolerance * np.abs(expected).max()
 
 
@@ -206,7 +204,7 @@ def operations(layer: keras.layers.Layer, *shapes: tuple[int, ...]) -> int:
 )
 @pytest.mark.parametrize("limit", [CHUNK_BYTES, 2**10], ids=["whole", "in chunks"])
 def test_a_tap_leaves_nothing_in_the_graph(monkeypatch, limit):
-    monkeypatch.setattr(layers, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", limit)
     block, inputs = TransformerBlock(8, heads=2), ((2, 16, 8), (2, 7, 8))
     block(*(normal(*shape) for shape in inputs))
     with_taps = operations(block, *inputs)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from stable_diffusion_tf import StableDiffusion, layers
+from stable_diffusion_tf import StableDiffusion, attention, layers
 from stable_diffusion_tf.errors import UsageError
 from tests import tiny
 from tests.xray import toys
@@ -363,7 +363,7 @@ def test_attention_in_chunks_is_read_in_one_piece(sd, monkeypatch, same, reduce)
     """A few queries at a time, as it is done where memory is short: reduced part by part."""
     self_attention = FIRST.replace("attn2", "attn1")
     whole = run(sd, probes=[Probe(self_attention, reduce)])[1][0][self_attention]
-    monkeypatch.setattr(layers, "CHUNK_BYTES", 2**14)
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2**14)
     monkeypatch.setattr(sd, "functions", {})
     chunked_run = run(sd)[0]
     steps, read = run(sd, probes=[Probe(self_attention, reduce)])
