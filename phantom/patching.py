@@ -9,7 +9,7 @@ control: what a picture shares with a third prompt, which neither words nor padd
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tyro
@@ -18,9 +18,12 @@ from phantom.evaluate import rate_pictures, table, wording
 from phantom.judge import Findings, judge
 from phantom.train.contexts import Contexts, ends_of, with_padding_of
 from phantom.world import CORE, THINGS, Scene, for_evaluation, scenes
-from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
+from xray import script
+
+if TYPE_CHECKING:
+    from stable_diffusion_tf import StableDiffusion
 
 VOCABULARY = {"core": CORE, "learned": THINGS}
 NEIGHBOURS = 2  # a prompt shares no thing with so many that follow it
@@ -48,7 +51,7 @@ def main(
         things: the prompts' things: core (74) or learned (40).
         out: a file to which the figures are added as a line of JSON.
     """
-    sd = StableDiffusion.load(weights)
+    sd = script.load_model(str(weights))
     vocabulary = VOCABULARY[things]
     drawn = (scenes(seed, 3 * prompts, for_evaluation, count, vocabulary) for count in (1, 2))
     told = [scene for some in drawn for scene in unlike(some, prompts // 2)]
@@ -121,7 +124,7 @@ def found(
 
 
 def pictures(
-    sd: StableDiffusion, context: np.ndarray, steps: int, guidance: float, seed: int, batch: int
+    sd: "StableDiffusion", context: np.ndarray, steps: int, guidance: float, seed: int, batch: int
 ) -> np.ndarray:
     """A picture for each context, uint8; batch number i is drawn from seed + i."""
     empty, made = sd.encode_text([""]), []
