@@ -6,9 +6,9 @@ that of float32 at the same address: max|a − b| / max|b|. The curves show it o
 execution: a step up is a layer that loses much, a slow climb is rounding that adds up, and where a
 norm or a softmax takes the scale out, a curve may fall again. A star is the first value past the
 tolerance, a name the value that deviates most. Below is what each precision draws. The phantom's
-weights are shipped in float16: what is left of storing them so is another order of the sums. With
---backend openvino, int8-storage is compared as well. The control is float32 once more, loaded and
-compiled anew: every value must be equal, bit for bit.
+weights are shipped in float16: storing them so leaves another order of the sums. --backend openvino
+adds int8-storage. The control is float32 once more, loaded and compiled anew: every bit must be
+equal.
 """
 
 from dataclasses import dataclass
@@ -92,8 +92,8 @@ def seen_again(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What the model holds, and what it draws, (H, W, 3), when it is loaded anew."""
     sd = script.load_model(options.weights, precision)
-    reads = reads_of(sd, asked, options.pattern)
-    return reads, sd.generate(options.prompt, options.steps, options.guidance, seed=options.seed)[0]
+    run = {name: getattr(options, name) for name in ("steps", "guidance", "seed")}
+    return reads_of(sd, asked, options.pattern), sd.generate(options.prompt, **run)[0]
 
 
 def find(comparisons: dict[str, Comparison]) -> str:
