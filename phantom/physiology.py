@@ -315,7 +315,7 @@ def layout(patient: Patient) -> Iterator[Row]:
     ]
     own, turned = patient.contexts.vectors, patient.sd.encode_text(swapped)
     steps = patient.run["steps"]
-    for turn in sorted({0, 1, 2, 3, 4, steps // 2, steps}):
+    for turn in sorted({min(turn, steps) for turn in (0, 1, 2, 3, 4, steps // 2, steps)}):
         seen = []
         for first in range(0, len(own), patient.batch):
             rows = slice(first, first + patient.batch)
