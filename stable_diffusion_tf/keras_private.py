@@ -41,11 +41,11 @@ def give_value(variable: keras.Variable, make: Callable[[], Any]) -> None:
 def openvino_inputs(arrays: Sequence[np.ndarray]) -> tuple[list, list]:
     """Of a graph of OpenVINO's, an input for each array's shape and dtype, and the same as Keras
     tensors, for a symbolic call."""
-    from keras.src.backend.openvino.core import OPENVINO_DTYPES, OpenVINOKerasTensor
+    from keras.src.backend.openvino.core import OPENVINO_DTYPES
     from openvino import opset15 as opset
 
     made = [opset.parameter([*a.shape], OPENVINO_DTYPES[str(a.dtype)]) for a in arrays]
-    return made, [OpenVINOKerasTensor(one.output(0)) for one in made]
+    return made, [openvino_value(one) for one in made]
 
 
 def openvino_constant(array: np.ndarray) -> Any:
@@ -59,6 +59,7 @@ def openvino_value(node: Any) -> Any:
     """A node of a graph of OpenVINO's as a Keras tensor."""
     from keras.src.backend.openvino.core import OpenVINOKerasTensor
 
+    OpenVINOKerasTensor.__array_ufunc__ = None  # array * tensor is left to it, as elsewhere
     return OpenVINOKerasTensor(node.output(0))
 
 

@@ -13,6 +13,7 @@ import xray
 from stable_diffusion_tf import StableDiffusion, UsageError
 
 PROMPT, RUN = "a cat on a red background", {"steps": 5, "seed": 0}
+NOTHING = np.zeros(1, np.float32)  # an array may come first, as with other backends
 WORDS = "unet.*.attn2.probs"
 
 
@@ -20,7 +21,7 @@ def answers() -> dict[str, np.ndarray]:
     """A picture, heat maps, a picture with the words' attention ablated at some steps, and what is
     said of an operation that the backend does not have."""
     sd, int8 = (StableDiffusion.load("phantom", kept) for kept in ("float32", "int8-storage"))
-    ablation = xray.Edit(WORDS, lambda p: p * 0, steps=[0, 1], half="cond", heads=[0])
+    ablation = xray.Edit(WORDS, lambda p: NOTHING * p, steps=[0, 1], half="cond", heads=[0])
     image, cache = xray.run(sd, PROMPT, read=xray.Probe(WORDS, xray.Mean("head")), **RUN)
     first, kept = sd.generate(PROMPT, **RUN), graphs()
     again = StableDiffusion.load("phantom").generate(PROMPT, **RUN)
