@@ -67,6 +67,7 @@ def where_it_lies(numbers: np.ndarray) -> np.ndarray:
     """int8 numbers of a constant as an array that another constant may share: OpenVINO shares none
     that is read-only, as its own are."""
     held = (ctypes.c_int8 * numbers.size).from_address(numbers.ctypes.data)
+    held.owner = numbers  # which must not go before
     return np.frombuffer(held, np.int8).reshape(numbers.shape)
 
 

@@ -25,12 +25,11 @@ INNER = {"If", "Loop", "TensorIterator"}  # nodes with graphs of their own
 
 
 def folder() -> Path | None:
-    """Where the graphs lie; None where none are to be kept."""
-    told = os.environ.get(SETTING)
-    if told == OFF:
-        return None
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(told) if told else Path(home) / "diffusion-xray" / "openvino"
+    """Where the graphs lie; None where none are to be kept, or the user has no home."""
+    if told := os.environ.get(SETTING):
+        return None if told == OFF else Path(told)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return home / "diffusion-xray" / "openvino" if home.is_absolute() else None
 
 
 def name_of(core: ov.Core, graph: ov.Model, options: dict[str, Any]) -> str | None:
@@ -106,12 +105,12 @@ def compiled_before(
 
 
 def keep(compiled: ov.CompiledModel, name: str | None) -> None:
-    """Keep a graph under its name. A disk that will not take it is none of the user's worries."""
+    """Keep a graph under its name. Where that cannot be, nothing is lost but time."""
     if name is None:
         return
-    body = compiled.export_model()
-    body = body if isinstance(body, bytes) else body.getvalue()
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
+        body = compiled.export_model()
+        body = body if isinstance(body, bytes) else body.getvalue()
         place = folder()
         place.mkdir(parents=True, exist_ok=True)
         fresh = place / f"{name}-{os.getpid()}.part"  # another process may be writing the same

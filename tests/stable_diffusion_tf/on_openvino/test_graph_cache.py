@@ -95,3 +95,11 @@ def test_what_was_not_used_for_longest_makes_room(folder, monkeypatch):
     graph_cache.make_room(folder)
     left = {path.name for path in folder.iterdir()}
     assert left == {name(graph(1.0)), name(graph(3.0)), "0.part"}
+
+
+def test_it_lies_in_the_users_cache_folder_and_nowhere_without_one(tmp_path, monkeypatch):
+    monkeypatch.delenv(graph_cache.SETTING)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert graph_cache.folder() == tmp_path / "diffusion-xray" / "openvino"
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    assert graph_cache.folder() is None and name(graph()) is None
