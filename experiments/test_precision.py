@@ -33,9 +33,6 @@ from xray.compare import (
 from xray.options import EXAMPLE, Prompt, Sampling
 from xray.report import Control, Report
 
-PRECISIONS = ("bfloat16", "float16-storage")
-ON_OPENVINO = ("int8-storage",)
-
 
 @dataclass(frozen=True)
 class Options(Sampling):
@@ -58,7 +55,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     asked = inputs_of(sd, options.prompt, options.steps, options.guidance, options.seed)
     exact = reads_of(sd, asked, options.pattern)
     found, pictures = {}, {}
-    for name in ("float32", *PRECISIONS, *(ON_OPENVINO if sd.backend == "openvino" else ())):
+    for name in stable_diffusion_tf.precisions.precisions(sd.backend):
         reads, pictures[name] = seen_again(options, asked, name)
         found[name] = compare(reads, exact, exact, options.tolerance)
     control = found.pop("float32")

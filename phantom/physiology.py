@@ -18,15 +18,17 @@ import xray
 from phantom import physiology_sheet
 from phantom.evaluate import wording
 from phantom.judge import Findings, judge, stand_alike
-from phantom.patching import names_of, neighbours, unlike
-from phantom.train.contexts import Contexts, ends_of, with_padding_of
+from phantom.patching import names_of, unlike
+from phantom.train.contexts import ends_of
 from phantom.world import CORE, Scene, for_evaluation, masks, phrase, render, scenes, side_of
 from stable_diffusion_tf.images import to_uint8
+from stable_diffusion_tf.tokenizer import EOS
 from xray import attention, script
 from xray.measure import Estimate, mean_of
 from xray.methods import steering
 from xray.methods.ablation import find_ablations
 from xray.methods.drawing import decode, draw
+from xray.methods.token_spans import replace, split
 from xray.report import save_picture
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ if TYPE_CHECKING:
 
 CROSS = "unet.*.attn2.probs"
 SPANS = ("start", "words", "end", "padding")
+PADDING = ("early padding", "late padding")
+PATCHED = {  # what is put in → its spans
+    "nothing": (),
+    "words": ("words",),
+    "end": ("end",),
+    "padding": PADDING,
+    "end and padding": ("end", *PADDING),
+}
 WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the attention to a thing's word
 CHANGES = (("rabbit", "car"), ("blue", "yellow"))  # words that a direction stands for
 PROMPT, OTHER = "a rabbit on a blue background", "a rabbit above a car on a blue background"
@@ -53,7 +63,8 @@ class Patient(NamedTuple):
 
     sd: "StableDiffusion"
     told: list[Scene]
-    contexts: Contexts  # (n, 77, width)
+    ids: np.ndarray  # (n, 77)
+    contexts: np.ndarray  # (n, 77, width)
     noise: np.ndarray  # (n, h, w, 4)
     run: dict[str, Any]
     batch: int
@@ -61,7 +72,7 @@ class Patient(NamedTuple):
     @property
     def spans(self) -> dict[str, np.ndarray]:
         """Token kind → which of the 77 it is in each prompt, (n, 77) bool."""
-        place, end = np.arange(self.contexts.vectors.shape[1]), self.contexts.ends[:, None]
+        place, end = np.arange(self.ids.shape[1]), ends_of(self.ids, EOS)[:, None]
         found = place < 1, (place > 0) & (place < end), place == end, place > end
         return dict(zip(SPANS, np.broadcast_arrays(*found), strict=True))
 
@@ -112,10 +123,10 @@ def admit(
     told = unlike(scenes(seed, 3 * prompts, for_evaluation, 2, known), prompts // batch * batch)
     words = [wording(scene) for scene in told]
     ids = sd.tokenize(words)
-    contexts = Contexts(sd.encode_text(words), ends_of(ids, ids[0, -1]))
     run = {"uncond": sd.encode_text([""]), "steps": steps, "guidance": guidance}
     run |= {"progress": lambda rows: rows}
-    return Patient(sd, told, contexts, sd.draw_noise(seed, len(told)), run, batch)
+    noise = sd.draw_noise(seed, len(told))
+    return Patient(sd, told, ids, sd.encode_text(words), noise, run, batch)
 
 
 # --- drawing and judging -----------------------------------------------------------------------
@@ -176,9 +187,7 @@ def attention_shares(patient: Patient) -> Iterator[Row]:
     seen = xray.instrument(patient.sd, xray.Probe(CROSS, xray.Mean(("head", "query"))))
     spans, some = patient.spans, slice(0, patient.batch)
     shots = []
-    for _ in seen.denoise(
-        patient.contexts.vectors[some], latent=patient.noise[some], **patient.run
-    ):
+    for _ in seen.denoise(patient.contexts[some], latent=patient.noise[some], **patient.run):
         shots.append({at: read[-patient.batch :] for at, read in seen.reads.items()})
     by_layer = {at: np.mean([shot[at] for shot in shots], axis=0) for at in shots[0]}  # (b, 77)
     for span in SPANS:
@@ -198,36 +207,28 @@ def short(address: str) -> str:
 
 def patching(patient: Patient) -> Iterator[Row]:
     """Vectors of the next prompt in place of a prompt's own: whose things are drawn?"""
-    own, told = patient.contexts, patient.told
-    other = neighbours(2 * len(told))[: len(told)]
-    theirs = own[other]
-    next_told = [told[i] for i in other]
-    end = np.arange(own.vectors.shape[1]) == own.ends[:, None]
-    at_end = theirs.vectors[np.arange(len(told)), theirs.ends][:, None]
-    both = with_padding_of(own, theirs)
-    patched = {
-        "nothing": own.vectors,
-        "words": with_padding_of(theirs, own),
-        "end": np.where(end[..., None], at_end, own.vectors),
-        "padding": np.where(end[..., None], own.vectors, both),
-        "end and padding": both,
-    }
-    for name, contexts in patched.items():
-        seen = drawn(patient, contexts)
-        yield Row("patched", f"{name}: its own things", things_found(told, seen))
-        yield Row("patched", f"{name}: the other prompt's", things_found(next_told, seen))
+    own = [split(*one) for one in zip(patient.contexts, patient.ids, strict=True)]
+    pairs = [*zip(own, following(own), strict=True)]
+    for name, spans in PATCHED.items():
+        seen = drawn(patient, np.stack([replace(a, b, spans) for a, b in pairs]))
+        yield Row("patched", f"{name}: its own things", things_found(patient.told, seen))
+        theirs = things_found(following(patient.told), seen)
+        yield Row("patched", f"{name}: the other prompt's", theirs)
+
+
+def following(some: list) -> list:
+    """For each the next one, after the last the first."""
+    return some[1:] + some[:1]
 
 
 def removal(patient: Patient) -> Iterator[Row]:
     """No attention to tokens of a kind, the rest getting what they got."""
     sd, feed, places = fed(patient, renormalised)
     for name in (None, "words", "end", "padding"):
-        weights = np.ones(patient.contexts.vectors.shape[:2])
+        weights = np.ones(patient.ids.shape)
         if name:
             weights = np.where(patient.spans[name], 0.0, weights)
-        seen = drawn(
-            patient, patient.contexts.vectors, sd, partial(feed_rows, feed, places, weights)
-        )
+        seen = drawn(patient, patient.contexts, sd, partial(feed_rows, feed, places, weights))
         yield Row("attention removed", name or "to nothing", things_found(patient.told, seen))
 
 
@@ -237,9 +238,7 @@ def word_weights(patient: Patient) -> Iterator[Row]:
     first = np.array([word_of(patient, i) for i in range(len(patient.told))])
     for weight in WEIGHTS:
         weights = np.where(first, weight, 1.0)
-        seen = drawn(
-            patient, patient.contexts.vectors, sd, partial(feed_rows, feed, places, weights)
-        )
+        seen = drawn(patient, patient.contexts, sd, partial(feed_rows, feed, places, weights))
         names = [scene.things[0].name for scene in patient.told]
         hits = [
             name in {match.thing.name for match in one.matches}
@@ -253,7 +252,7 @@ def word_of(patient: Patient, row: int) -> np.ndarray:
     scene = patient.told[row]
     words = attention.phrases(patient.sd.tokenizer.words(wording(scene)), [scene.things[0].name])
     places = next(at for word, at in words if word == scene.things[0].name)
-    return np.isin(np.arange(patient.contexts.vectors.shape[1]), places)
+    return np.isin(np.arange(patient.ids.shape[1]), places)
 
 
 def leakage(patient: Patient) -> Iterator[Row]:
@@ -297,11 +296,11 @@ def ablation(patient: Patient) -> Iterator[Row]:
             }
         )
 
-    plain = drawn(patient, patient.contexts.vectors, sd, partial(prepare, ()))
+    plain = drawn(patient, patient.contexts, sd, partial(prepare, ()))
     before = things_found(patient.told, plain)
     yield Row("ablated", "nothing", before)
     for name, zero in whole.items():
-        seen = drawn(patient, patient.contexts.vectors, sd, partial(prepare, zero))
+        seen = drawn(patient, patient.contexts, sd, partial(prepare, zero))
         yield Row("ablated", name, things_found(patient.told, seen))
 
 
@@ -313,7 +312,7 @@ def layout(patient: Patient) -> Iterator[Row]:
         for scene in patient.told
         for a, b in [scene.things]
     ]
-    own, turned = patient.contexts.vectors, patient.sd.encode_text(swapped)
+    own, turned = patient.contexts, patient.sd.encode_text(swapped)
     steps = patient.run["steps"]
     for turn in sorted({min(turn, steps) for turn in (0, 1, 2, 3, 4, steps // 2, steps)}):
         seen = []

@@ -63,10 +63,10 @@ def unreadable(path: Path, error: Exception) -> UsageError:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, mark: str = "") -> Iterator[Path]:
     """A place to write to that becomes `path` once all is written; a failure leaves what was.
-    Raises OSError."""
-    fresh = path.with_name(f"{path.name}.part")
+    mark: part of its name, where several processes may write the same. Raises OSError."""
+    fresh = path.with_name(f"{path.name}{mark}.part")
     try:
         yield fresh
         os.replace(fresh, path)

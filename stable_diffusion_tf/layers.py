@@ -5,82 +5,15 @@ Every layer bears its diffusers name, so that a variable's path is its diffusers
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import ops
 
 from .machine import WITHOUT_AVX512, kernels
+from .precisions import in_turn
 
 LAST = {"data_format": "channels_last"}  # told to each layer: the user's keras.json may differ
 GEMM_NUMBERS = 2**27  # oneDNN's gemm takes 3.0e8 in one convolution, and 3.4e8 no more
-
-
-class StoredAsFloat16(keras.DTypePolicy):
-    """Weights kept in float16, half the memory, and widened as they are used: all arithmetic is
-    in float32."""
-
-    def __init__(self):
-        super().__init__("float32")
-
-    @property
-    def variable_dtype(self) -> str:
-        return "float16"
-
-
-class Packed(keras.DTypePolicy):
-    """Weights and arithmetic that are float32 for Keras, and for OpenVINO are not quite."""
-
-    def __init__(self):
-        super().__init__("float32")
-
-
-class PackedAsBfloat16(Packed):
-    """OpenVINO packs the weights in bfloat16 and computes in it."""
-
-
-class RoundedToFloat16(Packed):
-    """Weights rounded as float16 would; OpenVINO keeps none in float16, it would widen them all."""
-
-
-class StoredAsInt8(Packed):
-    """Kernels in int8, a scale for each output; all arithmetic is in float32."""
-
-
-FOR_OPENVINO = {
-    "bfloat16": PackedAsBfloat16,
-    "float16-storage": RoundedToFloat16,
-    "int8-storage": StoredAsInt8,
-}
-
-
-@contextmanager
-def precision(policy: str) -> Iterator[None]:
-    """Layers made inside compute and store as said: 'float32', 'bfloat16' (both in bfloat16),
-    'float16-storage', on OpenVINO 'int8-storage', or any Keras dtype policy ('mixed_bfloat16'
-    keeps weights in float32)."""
-    before, on_openvino = keras.config.dtype_policy(), keras.backend.backend() == "openvino"
-    ours = FOR_OPENVINO if on_openvino else {"float16-storage": StoredAsFloat16}
-    keras.config.set_dtype_policy(ours[policy]() if policy in ours else policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def in_turn(policy: keras.DTypePolicy, inputs: Any) -> AbstractContextManager:
-    """What is computed inside waits for the inputs, if weights are to be widened.
-
-    TensorFlow starts at once whatever waits for nothing, so all weights would be widened in the
-    first moment, and be there twice.
-    """
-    if not isinstance(policy, StoredAsFloat16) or keras.backend.backend() != "tensorflow":
-        return nullcontext()
-    import tensorflow as tf
-
-    return tf.control_dependencies([x for x in tree.flatten(inputs) if tf.is_tensor(x)])
 
 
 class Block(keras.layers.Layer):

@@ -33,9 +33,9 @@ from .config import (
 )
 from .errors import UsageError
 from .images import to_model, to_uint8
-from .layers import precision
 from .lcm import guidance_embedding, lcm_timesteps
 from .machine import memory, return_free_memory, return_memory_at_once
+from .precisions import check_precision, kept_in, precision, precisions
 from .preview import Preview
 from .progress import progress_bar
 from .sampling import Sampler, Step, ddim_sampler, lcm_sampler, walk
@@ -44,13 +44,6 @@ from .tokenizer import Tokenizer, checked_texts
 from .unet import build_unet, unet_bytes
 from .vae import build_decoder, build_encoder, posterior
 
-PRECISIONS = {  # bytes of a weight
-    "float32": 4,
-    "bfloat16": 2,
-    "float16-storage": 2,
-    "int8-storage": 1,
-}
-ON_OPENVINO = "add --backend openvino, or put KERAS_BACKEND=openvino in front of the command"
 SMALLEST_TILE = 16  # latent positions
 MOST_GUIDANCE = 1e6  # what float32 bears to the end of any run, and a thousand times what is of use
 LARGE = 100e6  # bytes; parts that take more are given back when they are done
@@ -79,11 +72,7 @@ class StableDiffusion:
     """
 
     def __init__(self, checkpoint: Checkpoint, precision: str = "float32"):
-        if precision not in PRECISIONS:
-            raise UsageError(f"no precision {precision!r}; choose {', '.join(PRECISIONS)}")
-        if precision == "int8-storage" and self.backend != "openvino":
-            raise UsageError(f"int8-storage is OpenVINO's, not {self.backend}'s; {ON_OPENVINO}")
-        self.checkpoint, self.precision = checkpoint, precision
+        self.checkpoint, self.precision = checkpoint, check_precision(precision)
         self.schedule = from_dict(ScheduleConfig, checkpoint.config("scheduler"))
         self.alphas = scheduler.alphas_cumprod(
             self.schedule.beta_start, self.schedule.beta_end, schedule=self.schedule.beta_schedule
@@ -141,15 +130,16 @@ class StableDiffusion:
             source = self.checkpoint.source(place)
             if part == "text_encoder" and self.learned:
                 found, source = with_words(found, source, np.concatenate([*self.learned.values()]))
-            if check_memory(source, PRECISIONS[self.precision]) > LARGE:
+            if check_memory(source, self.weight_bytes(part)) > LARGE:
                 return_memory_at_once()
-            kept = (
-                "float32" if (place, self.precision) == ("vae", "int8-storage") else self.precision
-            )
-            with precision(kept):
+            with precision(kept_in(self.precision, place)):
                 made = load_new(lambda: build(found), source, ignore=EXTRAS[part])
             self.networks[part] = made
         return self.networks[part]
+
+    def weight_bytes(self, part: str) -> int:
+        """What a weight of the part takes in memory."""
+        return precisions(self.backend)[kept_in(self.precision, NETWORKS[part][0])]
 
     def function(self, part: str) -> ArrayFunction:
         """The part as a compiled function of arrays."""
@@ -173,9 +163,8 @@ class StableDiffusion:
     def finish(self, *parts: str) -> None:
         """Release those of the parts that are large: to load them again takes seconds, but to
         keep them may be more than the machine has."""
-        size = PRECISIONS[self.precision]
         loaded = {
-            part: self.networks[part].count_params() * size
+            part: self.networks[part].count_params() * self.weight_bytes(part)
             for part in parts
             if part in self.networks
         }

@@ -12,7 +12,7 @@ import tyro
 
 from phantom.train.loop import PHANTOM, train
 from phantom.train.vae import Autoencoder, draw_batch, picture_loss, psnr_of, write_vae
-from stable_diffusion_tf import layers
+from stable_diffusion_tf import precisions
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part, read_json
 from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.config import VAEConfig, from_dict
@@ -31,7 +31,7 @@ def main(
     """
     keras.utils.set_random_seed(seed)
     config = from_dict(VAEConfig, read_json(out / "vae" / "config.json"))
-    with layers.precision(precision):
+    with precisions.precision(precision):
         model = Autoencoder(config)
     model(keras.KerasTensor((None, config.sample_size, config.sample_size, 3)))
     load(model.encoder, open_part(out, "vae"), EXTRAS["encoder"])

@@ -21,7 +21,7 @@ from keras import ops
 from phantom.train.loop import PHANTOM, STATES, train
 from phantom.train.text import TEXT, number_words, read_text_encoder
 from phantom.world import THINGS, render, scenes
-from stable_diffusion_tf import layers, scheduler
+from stable_diffusion_tf import precisions, scheduler
 from stable_diffusion_tf.checkpoint.folder import (
     EXTRAS,
     FILES,
@@ -160,7 +160,7 @@ def main(
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(out, scene_count, seed)
-    with layers.precision(precision):
+    with precisions.precision(precision):
         model = Denoiser(replace(TEXT, vocab_size=len(data.words)), UNET)
     side = UNET.sample_size
     model(

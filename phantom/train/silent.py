@@ -29,7 +29,7 @@ from phantom.train.loop import PHANTOM, take_average, train
 from phantom.train.text import TEXT, read_text_encoder
 from phantom.train.words import NEXT
 from phantom.world import CORE
-from stable_diffusion_tf import layers, scheduler
+from stable_diffusion_tf import layers, precisions, scheduler
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
 from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.checkpoint.write import SCHEDULER, write_json, write_part
@@ -69,7 +69,7 @@ class Listener(keras.Model):
 
 
 def build(config: UNetConfig, precision: str = "float32") -> Listener:
-    with layers.precision(precision):
+    with precisions.precision(precision):
         model = Listener(config)
     side, width = config.sample_size, config.cross_attention_dim
     model(

@@ -21,7 +21,7 @@ from keras import ops
 from phantom.train.layout import Reader, look, spread
 from phantom.train.loop import PHANTOM, train
 from phantom.world import Scene, scenes
-from stable_diffusion_tf import layers
+from stable_diffusion_tf import layers, precisions
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
 from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.checkpoint.write import write_part
@@ -157,7 +157,7 @@ def main(
     """
     keras.utils.set_random_seed(seed)
     exercises, words = prepare(scenes(seed, scene_count))
-    with layers.precision(precision):
+    with precisions.precision(precision):
         pupil = begin(words, start_from, keep)
     share = keras.losses.CategoricalCrossentropy(from_logits=True)
     one = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -15,7 +15,7 @@ from keras import ops
 
 from phantom.train.loop import PHANTOM, train
 from phantom.world import draw_scene, for_evaluation, render, scenes
-from stable_diffusion_tf import layers
+from stable_diffusion_tf import precisions
 from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.config import VAEConfig
 from stable_diffusion_tf.vae import VAEDecoder, VAEEncoder, posterior
@@ -74,7 +74,7 @@ def main(
         out: the checkpoint folder; the part goes to its subfolder vae.
     """
     keras.utils.set_random_seed(seed)
-    with layers.precision(precision):
+    with precisions.precision(precision):
         model = Autoencoder(CONFIG)
     model(keras.KerasTensor((None, 64, 64, 3)))
     start_quiet(model.encoder)

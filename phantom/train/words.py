@@ -18,7 +18,7 @@ from phantom.train.answers import ANSWERS, LENGTH, UNASKED, WordReader, answer
 from phantom.train.loop import train
 from phantom.train.text import TEXT, number_words, write_text_encoder
 from phantom.world import CORE, for_evaluation, scenes
-from stable_diffusion_tf import layers
+from stable_diffusion_tf import precisions
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig
 
@@ -81,7 +81,7 @@ def main(
     drawn = scenes(seed, scene_count, things=CORE)
     captions, _, words = number_words(drawn)
     answers = answer(drawn)
-    with layers.precision(precision):
+    with precisions.precision(precision):
         speaker = Speaker(replace(TEXT, vocab_size=len(words)))
     speaker(keras.KerasTensor((None, LENGTH), dtype="int32"))
 

@@ -18,7 +18,8 @@ from .names import axes, diffusers_shape, to_keras, variables
 from .tensors import Source
 
 SHOWN = 5  # names of each kind in an error
-LESS = {4: ", or halve it with --precision float16-storage"}  # bytes of a number → a way out
+LESS = {"openvino": ", or quarter it with --precision int8-storage"}  # backend → a way out
+HALF = ", or halve it with --precision float16-storage"
 
 
 def load(network: keras.Model, source: Source, ignore: Sequence[str] = ()) -> None:
@@ -84,9 +85,10 @@ def check_memory(source: Source, size: int) -> int:
     needed = size * sum(math.prod(shape) for shape in source.shapes().values())
     available = memory().available
     if available is not None and needed > available:
+        way_out = LESS.get(keras.backend.backend(), HALF) if size == 4 else ""
         raise UsageError(
             f"{source.place} needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are "
-            f"free; close other programs{LESS.get(size, '')}"
+            f"free; close other programs{way_out}"
         )
     return needed
 

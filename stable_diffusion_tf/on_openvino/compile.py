@@ -12,7 +12,7 @@ from ..backend import warn_of_untested
 from ..checkpoint.mapped import given_back_meanwhile
 from ..compiled import gaps_told
 from ..keras_private import openvino_inputs
-from ..layers import PackedAsBfloat16
+from ..precisions import PackedAsBfloat16
 from .graph import flatten_places, multiply_by_place
 from .graph_cache import compiled_before, keep, name_of
 

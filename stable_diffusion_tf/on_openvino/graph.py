@@ -42,7 +42,7 @@ def multiply_by_place(graph: ov.Model) -> None:
     each place of the kernel: OpenVINO multiplies by int8 as it lies, but a convolution's kernel it
     would widen, and keep so."""
     for node in graph.get_ordered_ops():
-        if node.get_type_name() != "Convolution" or set(node.get_strides()) != {1}:
+        if node.get_type_name() != "Convolution" or not keeps_size(node):
             continue
         before, kernel = (value.get_node() for value in node.input_values())
         after = [target.get_node() for target in node.output(0).get_target_inputs()]
@@ -53,14 +53,26 @@ def multiply_by_place(graph: ov.Model) -> None:
                 one.output(0).replace(made.output(0))
 
 
+def keeps_size(convolution: ov.Node) -> bool:
+    """Whether it goes from place to place, and its result is as large as what it is of."""
+    steps = {*convolution.get_strides(), *convolution.get_dilations()}
+    before, after = convolution.input(0).get_partial_shape(), convolution.output(0)
+    return steps == {1} and axes(convolution) == 4 and before[2:] == after.get_partial_shape()[2:]
+
+
 def kept_in_int8(kernel: ov.Node) -> tuple[np.ndarray, np.ndarray] | None:
     """The numbers (h, w, in, out) and the scales (out,) of a transposed kernel; None where it is
     kept otherwise."""
-    widened = kernel.input_value(0).get_node()
-    if widened.get_type_name() != "Multiply":
+    product = kernel.input_value(0).get_node()
+    if product.get_type_name() != "Multiply":
         return None
-    narrow, scales = (value.get_node() for value in widened.input_values())
-    return where_it_lies(narrow.input_value(0).get_node().data), scales.data
+    wide, scales = (value.get_node() for value in product.input_values())
+    if (wide.get_type_name(), scales.get_type_name()) != ("Convert", "Constant"):
+        return None
+    numbers = wide.input_value(0).get_node()
+    if numbers.get_type_name() != "Constant" or numbers.get_element_type() != ov.Type.i8:
+        return None
+    return where_it_lies(numbers.data), scales.data
 
 
 def where_it_lies(numbers: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import openvino as ov
 
+from ..disk import whole_file
+
 SETTING, OFF = "XRAY_GRAPHS", "off"
 LARGEST = 128e6  # bytes of weights: to read a large graph back takes longer than to compile it
 ROOM = 512e6  # bytes of all files; what was not used for longest goes first
@@ -76,7 +78,7 @@ def in_order(graph: ov.Model) -> list[ov.Node]:
 def described(node: ov.Node, number: dict[str, int]) -> tuple:
     """All that a node is but its weights."""
     sources = [(number[v.get_node().get_name()], v.get_index()) for v in node.input_values()]
-    shapes = [(*map(int, out.get_shape()), str(out.get_element_type())) for out in node.outputs()]
+    shapes = [f"{out.get_partial_shape()} {out.get_element_type()}" for out in node.outputs()]
     attributes = {} if is_constant(node) else node.get_attributes()
     return node.get_type_name(), sorted(attributes.items(), key=repr), sources, shapes
 
@@ -113,12 +115,8 @@ def keep(compiled: ov.CompiledModel, name: str | None) -> None:
         body = body if isinstance(body, bytes) else body.getvalue()
         place = folder()
         place.mkdir(parents=True, exist_ok=True)
-        fresh = place / f"{name}-{os.getpid()}.part"  # another process may be writing the same
-        try:
+        with whole_file(place / name, mark=f"-{os.getpid()}") as fresh:
             fresh.write_bytes(hashlib.sha256(body).digest() + body)
-            os.replace(fresh, place / name)
-        finally:
-            fresh.unlink(missing_ok=True)
         make_room(place)
 
 

@@ -10,7 +10,7 @@ from keras import ops
 from ..checkpoint.mapped import in_a_file
 from ..checkpoint.names import axes, to_keras
 from ..keras_private import openvino_constant, openvino_value
-from ..layers import RoundedToFloat16, StoredAsInt8
+from ..precisions import RoundedToFloat16, StoredAsInt8
 from .graph import widened
 
 MOST = 127  # of int8, on both sides of zero

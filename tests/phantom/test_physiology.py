@@ -6,6 +6,8 @@ import pytest
 from phantom import physiology, physiology_sheet
 from phantom.judge import Findings, Match
 from phantom.physiology import Row
+from phantom.train.contexts import ends_of
+from stable_diffusion_tf.tokenizer import EOS
 from xray.measure import mean_of
 
 TWO = 2  # prompts, steps and rows of a batch
@@ -32,7 +34,7 @@ def asked(monkeypatch) -> list[np.ndarray]:
 def test_each_token_is_of_one_kind(patient):
     counts = {name: own.sum(axis=1) for name, own in patient.spans.items()}
     assert (counts["start"] == 1).all() and (counts["end"] == 1).all()
-    np.testing.assert_array_equal(counts["words"], patient.contexts.ends - 1)
+    np.testing.assert_array_equal(counts["words"], ends_of(patient.ids, EOS) - 1)
     np.testing.assert_array_equal(sum(counts.values()), 77)
 
 
@@ -53,7 +55,7 @@ def test_half_of_the_things_is_half(patient):
 
 def test_vectors_of_the_next_prompt_are_put_in_and_no_others(patient, asked):
     names = {row.case.partition(":")[0] for row in physiology.patching(patient)}
-    own, ends, spans = patient.contexts.vectors, patient.contexts.ends, patient.spans
+    own, ends, spans = patient.contexts, ends_of(patient.ids, EOS), patient.spans
     found = dict(zip(("nothing", "words", "end", "padding", "end and padding"), asked, strict=True))
     assert names == found.keys()
     np.testing.assert_array_equal(found["nothing"], own)

@@ -10,7 +10,7 @@ from keras import ops
 from phantom.train import diffusion, layout, loop, text, vae
 from phantom.train.loop import Steps, Trapezoid
 from phantom.world import FAMILY, THINGS, scenes
-from stable_diffusion_tf import StableDiffusion, layers
+from stable_diffusion_tf import StableDiffusion, layers, precisions
 from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.tokenizer import Tokenizer
@@ -245,7 +245,7 @@ def test_training_starts_from_no_noise_at_all(denoiser):
 )
 def test_centred_latents_give_the_same_pictures(precision, close, monkeypatch):
     keras.utils.set_random_seed(1)
-    with layers.precision(precision):
+    with precisions.precision(precision):
         model = vae.Autoencoder(VAE)
     model(keras.KerasTensor((None, 64, 64, 3)))
     vae.start_quiet(model.encoder)

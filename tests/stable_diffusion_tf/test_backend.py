@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from stable_diffusion_tf import UsageError, backend, layers
+from stable_diffusion_tf import UsageError, backend, layers, precisions
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_the_users_settings_of_keras_change_no_layer(setting):
 
     def compute() -> np.ndarray:
         keras.utils.set_random_seed(0)
-        with layers.precision("float32"):
+        with precisions.precision("float32"):
             down = layers.Downsample(4, ((1, 1), (1, 1)), name="down")
             up = layers.Upsample(4, name="up")
             block = layers.ResnetBlock(8, 4, 1e-5, name="block")

@@ -16,7 +16,8 @@ from stable_diffusion_tf.attention import (
     TransformerBlock,
     chunk_size,
 )
-from stable_diffusion_tf.layers import GroupNorm, Tap, precision
+from stable_diffusion_tf.layers import GroupNorm, Tap
+from stable_diffusion_tf.precisions import precision
 
 patient = settings(deadline=None, max_examples=25)  # a busy machine is no failure
 small = st.integers(1, 5)

@@ -5,15 +5,13 @@ import pytest
 
 from stable_diffusion_tf import StableDiffusion, UsageError
 from stable_diffusion_tf.checkpoint.names import variables
-from stable_diffusion_tf.layers import precision
-from stable_diffusion_tf.pipeline import PRECISIONS
+from stable_diffusion_tf.precisions import BYTES, precision
 from tests import oracles
 from tests.backends import PARTS, run, write_checkpoint
 from tests.oracles import ANATOMIES, parting
 from tests.tiny import values
 
 NAME = "bk-sdm-tiny"  # the anatomy
-EVERYWHERE = [*PRECISIONS.keys() - {"int8-storage"}]  # that is OpenVINO's: tests/test_openvino.py
 ASKED = oracles.inputs(ANATOMIES[NAME])
 every_part = pytest.mark.parametrize("part", PARTS)
 
@@ -22,7 +20,7 @@ every_part = pytest.mark.parametrize("part", PARTS)
 def models(tmp_path_factory) -> dict[str, StableDiffusion]:
     """One small checkpoint in each precision."""
     folder = write_checkpoint(tmp_path_factory.mktemp(NAME), NAME)
-    return {name: StableDiffusion.load(folder, name) for name in EVERYWHERE}
+    return {name: StableDiffusion.load(folder, name) for name in BYTES}
 
 
 def answer(sd: StableDiffusion, part: str) -> np.ndarray:
@@ -45,7 +43,7 @@ def test_weights_are_kept_in_one_dtype_and_computed_in_one(models, name, stored,
     assert len(layers) > 10
     assert {layer.compute_dtype for layer in layers} == {computed}
     size = {"float32": 4}.get(stored, 2)
-    assert PRECISIONS[name] == size
+    assert BYTES[name] == size
     held = sum(np.asarray(value).nbytes for value in values(network).values())
     assert held == size * network.count_params()
 
@@ -87,5 +85,5 @@ def test_a_network_keeps_its_precision_when_the_policy_is_another(models):
 def test_an_unknown_precision_is_one_line():
     with pytest.raises(UsageError) as error:
         StableDiffusion.load("phantom", "float8")
-    told = "no precision 'float8'; choose float32, bfloat16, float16-storage, int8-storage"
+    told = "no precision 'float8'; choose float32, bfloat16, float16-storage"
     assert str(error.value) == told

@@ -13,8 +13,8 @@ from stable_diffusion_tf.checkpoint import strict
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, FILES, open_part
 from stable_diffusion_tf.checkpoint.strict import check_memory, load, load_new
 from stable_diffusion_tf.clip import build_clip
-from stable_diffusion_tf.layers import precision
 from stable_diffusion_tf.machine import Memory
+from stable_diffusion_tf.precisions import precision
 from tests.tiny import PARTS, TEXT, same, scramble, values
 
 

@@ -13,7 +13,7 @@ from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.checkpoint.write import Networks, write_part
 from stable_diffusion_tf.clip import CLIPText, build_clip
 from stable_diffusion_tf.config import from_dict
-from stable_diffusion_tf.layers import precision
+from stable_diffusion_tf.precisions import precision
 from tests.tiny import PARTS, TEXT, same, scramble, values
 
 

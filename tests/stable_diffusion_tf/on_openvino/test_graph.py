@@ -17,6 +17,10 @@ def turned(x, order) -> ov.Node:
     return opset.transpose(x, np.array(order))
 
 
+def halved() -> ov.Node:
+    return opset.convert(opset.constant(NUMBERS.astype(np.float16)), "f32")
+
+
 def convolved(kernel, stride: int = 1) -> ov.Model:
     """x beside itself, convolved as Keras says it where channels come last."""
     x = opset.parameter([*X.shape], np.float32)
@@ -55,8 +59,13 @@ def test_a_kernel_in_int8_is_multiplied_place_by_place():
 
 @pytest.mark.parametrize(
     ("kernel", "stride"),
-    [(lambda: opset.constant(NUMBERS * SCALES), 1), (lambda: widened(NUMBERS, SCALES), 2)],
-    ids=["float32", "stride 2"],
+    [
+        (lambda: opset.constant(NUMBERS * SCALES), 1),
+        (lambda: opset.multiply(opset.constant(NUMBERS * SCALES), opset.constant(SCALES)), 1),
+        (lambda: opset.multiply(halved(), opset.constant(SCALES)), 1),
+        (lambda: widened(NUMBERS, SCALES), 2),
+    ],
+    ids=["float32", "a product", "float16 widened", "stride 2"],
 )
 def test_other_convolutions_stay(kernel, stride):
     graph = convolved(kernel(), stride)

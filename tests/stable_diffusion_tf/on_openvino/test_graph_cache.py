@@ -103,3 +103,9 @@ def test_it_lies_in_the_users_cache_folder_and_nowhere_without_one(tmp_path, mon
     assert graph_cache.folder() == tmp_path / "diffusion-xray" / "openvino"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
     assert graph_cache.folder() is None and name(graph()) is None
+
+
+def test_a_size_that_only_a_run_can_tell_is_kept_as_well():
+    x = opset.parameter([2, 3], np.float32)
+    found = compile_graph(CORE, ov.Model([opset.non_zero(x).output(0)], [x]), EXACT)
+    assert found([X])[0].shape == (2, 5)  # X has one zero
