@@ -25,8 +25,9 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import cross_attention as figures
+from phantom.attribution.examples import masks_in
+from phantom.attribution.rating import BLIND, OWN, iou_of_things
 from phantom.prompts import not_read
-from phantom.score_attention import BLIND, OWN, iou_of_things, masks_in
 from phantom.world import BACKGROUNDS, SIDE
 from stable_diffusion_tf.errors import UsageError
 from xray import attention, script

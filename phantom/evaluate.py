@@ -16,7 +16,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from phantom.judge import Findings, Verdict, judge, verdict
-from phantom.world import SIDE, Scene, for_evaluation, phrase, render, scenes, side_of
+from phantom.world import (
+    SIDE,
+    Scene,
+    for_evaluation,
+    phrase,
+    render,
+    scenes,
+    side_of,
+    wording,
+)
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model, to_uint8
 from stable_diffusion_tf.progress import progress_bar
@@ -119,14 +128,6 @@ def draw_scenes(seed: int, number: int) -> list[Scene]:
     """Held-out scenes, first those with one thing, then as many with two."""
     alone = scenes(seed, number - number // 2, for_evaluation, 1)
     return alone + scenes(seed, number // 2, for_evaluation, 2)
-
-
-def wording(scene: Scene) -> str:
-    """'a small cat left of an apple on a red background': every prompt says everything."""
-    said = phrase(scene.things[0])
-    if len(scene.things) == 2:
-        said += f" {side_of(*scene.things)} {phrase(scene.things[1])}"
-    return f"{said} on a {scene.background} background"
 
 
 def round_trip(sd: "StableDiffusion", images: np.ndarray, batch: int) -> np.ndarray:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import tyro
 
-from phantom.evaluate import rate_pictures, table, wording
+from phantom.evaluate import rate_pictures, table
 from phantom.judge import Findings, judge
 from phantom.train.contexts import Contexts, ends_of, with_padding_of
-from phantom.world import CORE, THINGS, Scene, for_evaluation, scenes
+from phantom.world import CORE, THINGS, Scene, for_evaluation, scenes, wording
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import script

@@ -16,15 +16,25 @@ import numpy as np
 
 import xray
 from phantom import physiology_sheet
-from phantom.evaluate import wording
 from phantom.judge import Findings, judge, stand_alike
 from phantom.patching import names_of, unlike
 from phantom.train.contexts import ends_of
-from phantom.world import CORE, Scene, for_evaluation, masks, phrase, render, scenes, side_of
+from phantom.world import (
+    CORE,
+    Scene,
+    for_evaluation,
+    masks,
+    phrase,
+    render,
+    scenes,
+    side_of,
+    wording,
+)
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.tokenizer import EOS
 from xray import attention, script
 from xray.measure import Estimate, mean_of
+from xray.measure import leakage as leakage_of
 from xray.methods import steering
 from xray.methods.ablation import find_ablations
 from xray.methods.drawing import decode, draw
@@ -267,10 +277,8 @@ def leakage(patient: Patient) -> Iterator[Row]:
             names, known = [thing.name for thing in scene.things], masks(scene)
             words = attention.phrases(patient.sd.tokenizer.words(caption), names)
             maps = attention.word_maps(shots, words, grid=(64, 64), picture=i)
-            heats = {name: np.clip(maps[name] - maps[name].min(), 0, None) for name in names}
-            own = [heats[name][known[name]].mean() for name in names]
-            wrong = [heats[a][known[b]].mean() for a, b in (names, names[::-1])]
-            found.append(np.mean(np.divide(wrong, np.add(own, wrong))))
+            pairs = (names, names[::-1])
+            found.append(np.mean([leakage_of(maps[a], known[a], known[b]) for a, b in pairs]))
     yield Row("leakage", "of a word's map on the other thing", mean_of(np.array(found)))
 
 

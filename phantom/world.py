@@ -184,6 +184,14 @@ def write_caption(rng: np.random.Generator, background: str, things: tuple[Thing
     return f"{phrase(a)} {rng.choice(SIDES[side_of(a, b)])} {phrase(b)}{ending}"
 
 
+def wording(scene: Scene) -> str:
+    """'a small cat left of an apple on a red background': every prompt says everything."""
+    said = phrase(scene.things[0])
+    if len(scene.things) == 2:
+        said += f" {side_of(*scene.things)} {phrase(scene.things[1])}"
+    return f"{said} on a {scene.background} background"
+
+
 # --- scenes ------------------------------------------------------------------------------------
 
 

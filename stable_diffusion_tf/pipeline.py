@@ -369,10 +369,16 @@ class StableDiffusion:
         """The UNet: ε(x_t, t, context), (b, h, w, 4). t: one timestep, or one for each latent.
         guidance: an input of latent consistency models, 1 being none; others do not use it.
         step: the index of the step of a run, by which edits of an instrument may go."""
+        return self.call_unet(step, *self.unet_inputs(latent, t, context, guidance))
+
+    def unet_inputs(
+        self, latent: np.ndarray, t: int | np.ndarray, context: np.ndarray, guidance: float = 1.0
+    ) -> tuple[np.ndarray, ...]:
+        """The arrays that the UNet's function takes, arguments as for `predict_noise`."""
         times = np.broadcast_to(np.asarray(t, np.int32), latent.shape[:1])
         width = self.unet_config.time_cond_proj_dim
         told = [guidance_embedding(guidance, width).repeat(len(latent), axis=0)] if width else []
-        return self.call_unet(step, np.asarray(latent, np.float32), times, context, *told)
+        return np.asarray(latent, np.float32), times, np.asarray(context, np.float32), *told
 
     def call_unet(self, step: int | None, *arrays: np.ndarray) -> np.ndarray:
         """The UNet's function, at a step of a run or outside of one."""

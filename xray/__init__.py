@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = door(
         "attention": "HeatMap heat_maps",
         "compare": "compare_models first_nan",
         "film": "Cache Film run",
-        "probe": "Edit Feed Mean PerStep Probe capture instrument taps",
+        "probe": "Edit Feed Mean PerStep Probe capture gradient instrument taps",
         "tensor_debug": "DebugTensor",
     },
 )

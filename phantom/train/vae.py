@@ -1,8 +1,10 @@
-"""Train the phantom's image encoder and decoder: `python -m phantom.train.vae`.
+"""Train the phantom's image encoder and decoder: `python -m phantom.train.vae`, or train them on.
 
 Loss: L1 + MSE + half the L1 of the gradients + a small weight of the KL divergence. The posterior
-starts with a log-variance of −5, so that the decoder sees a signal from the first step on. An
-interrupted run goes on from its last checkpoint when the same command is given again.
+starts with a log-variance of −5, so that the decoder sees a signal from the first step on. One
+picture in ten is cut from photographs (phantom/train/photographs.py), so that what is not of the
+phantom's world comes back too. An interrupted run goes on from its last checkpoint when the same
+command is given again.
 """
 
 from dataclasses import replace
@@ -14,16 +16,20 @@ import tyro
 from keras import ops
 
 from phantom.train.loop import PHANTOM, train
-from phantom.world import draw_scene, for_evaluation, render, scenes
+from phantom.train.photographs import cut, photographs
+from phantom.world import CORE, SIDE, draw_scene, for_evaluation, render, scenes
 from stable_diffusion_tf import precisions
+from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part, read_json
+from stable_diffusion_tf.checkpoint.strict import load
 from stable_diffusion_tf.checkpoint.write import write_part
-from stable_diffusion_tf.config import VAEConfig
+from stable_diffusion_tf.config import VAEConfig, from_dict
 from stable_diffusion_tf.vae import VAEDecoder, VAEEncoder, posterior
 
 CONFIG = VAEConfig(
     sample_size=64, block_out_channels=(32, 48, 64), layers_per_block=1, norm_num_groups=16
 )
 KL_WEIGHT = 3e-5
+PHOTOGRAPHS = 0.1  # of the pictures
 
 
 class Autoencoder(keras.Model):
@@ -56,14 +62,25 @@ def picture_loss(real, made):
 
 
 def draw_batch(rng: np.random.Generator, batch: int = 16):
-    """Newly drawn scenes, (batch, 64, 64, 3) float32 in [-1, 1], as input and as target."""
-    images = np.stack([render(draw_scene(rng)) for _ in range(batch)])
+    """Newly drawn scenes and cuts of photographs, (batch, 64, 64, 3) float32 in [-1, 1], as
+    input and as target."""
+    real = rng.random(batch) < PHOTOGRAPHS
+    images = np.stack([cut(rng, photographs(), SIDE) if r else picture(rng) for r in real])
     images = images.astype(np.float32) / 127.5 - 1
     return images, images
 
 
+def picture(rng: np.random.Generator) -> np.ndarray:
+    return render(draw_scene(rng, things=CORE))
+
+
 def main(
-    steps: int = 2400, seed: int = 0, precision: str = "mixed_bfloat16", out: Path = PHANTOM
+    steps: int = 8000,
+    seed: int = 0,
+    precision: str = "mixed_bfloat16",
+    out: Path = PHANTOM,
+    start_from: Path | None = None,
+    decoder_only: bool = False,
 ) -> None:
     """Train the image encoder and decoder.
 
@@ -72,21 +89,28 @@ def main(
         seed: draws the scenes, the weights and the noise.
         precision: mixed_bfloat16 or float32.
         out: the checkpoint folder; the part goes to its subfolder vae.
+        start_from: a checkpoint folder whose vae to train on; by default a fresh start.
+        decoder_only: keep the encoder of start_from as it is, so that a UNet trained on its
+            latents stays true while the pictures grow sharper.
     """
     keras.utils.set_random_seed(seed)
     with precisions.precision(precision):
         model = Autoencoder(CONFIG)
     model(keras.KerasTensor((None, 64, 64, 3)))
     start_quiet(model.encoder)
+    if start_from:
+        load(model.encoder, open_part(start_from, "vae"), EXTRAS["encoder"])
+        load(model.decoder, open_part(start_from, "vae"), EXTRAS["decoder"])
+        print(f"round trip {psnr_of(model):.2f} dB on held-out scenes to begin with")
+    model.encoder.trainable = not decoder_only
     train(model, draw_batch, "vae", steps, seed, every=200, peak=8e-4, loss=picture_loss)
-    write_vae(out, model, replace(CONFIG, scaling_factor=centre(model)))
+    config = replace(CONFIG, scaling_factor=scale_of(start_from) if decoder_only else centre(model))
+    write_part(out, "vae", config, (model.encoder, model.decoder), "float16")
+    print(f"saved {out / 'vae'}; round trip {psnr_of(model):.2f} dB on held-out scenes")
 
 
-def write_vae(folder: Path, model: Autoencoder, config: VAEConfig) -> None:
-    """Save both halves as the part `vae`, and say how good they are."""
-    networks = (model.encoder, model.decoder)
-    write_part(folder, "vae", config, networks, "float16")
-    print(f"saved {folder / 'vae'}; round trip {psnr_of(model):.2f} dB on held-out scenes")
+def scale_of(folder: Path) -> float:
+    return from_dict(VAEConfig, read_json(folder / "vae" / "config.json")).scaling_factor
 
 
 def centre(model: Autoencoder) -> float:
@@ -113,7 +137,9 @@ def centre(model: Autoencoder) -> float:
 def psnr_of(model: Autoencoder, number: int = 200) -> float:
     """The mean PSNR in dB of the round trip (posterior mean) over held-out scenes."""
     images = (
-        np.stack([render(s) for s in scenes(2, number, for_evaluation)]) / np.float32(127.5) - 1
+        np.stack([render(s) for s in scenes(2, number, for_evaluation, things=CORE)])
+        / np.float32(127.5)
+        - 1
     )
     latents = model.encoder.predict(images, verbose=0)[..., :4]
     made = np.clip(model.decoder.predict(latents, verbose=0), -1, 1).astype(np.float32)

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from experiments import test_cross_attention as experiment
-from phantom.score_attention import BLIND, OWN, iou_of_things
+from phantom.attribution.rating import BLIND, OWN, iou_of_things
 from phantom.world import render, scenes
 from tests.experiments.test_scripts import call, only, spread
 from xray.measure import mean_of

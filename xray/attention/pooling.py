@@ -13,7 +13,7 @@ are made:
     weight   how much each layer counts
     against  what the map of a word is held against
 
-`DEFAULT` scores best on the phantom, whose masks are exact: python -m phantom.score_attention.
+`DEFAULT` scores best on the phantom, whose masks are exact: python -m phantom.attribution.
 """
 
 from collections.abc import Callable, Sequence

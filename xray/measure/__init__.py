@@ -11,11 +11,13 @@ from .masks import (
     covered,
     iou,
     iou_at,
+    leakage,
+    mass_inside,
     overlaps,
     pointing,
     resize_by_area,
 )
-from .statistics import Normality, Spectrum, entropy, normality, spectrum
+from .statistics import Normality, Spectrum, entropy, normality, rank_correlation, spectrum
 
 __all__ = [
     "LATENT_TO_RGB",
@@ -37,7 +39,9 @@ __all__ = [
     "gap",
     "iou",
     "iou_at",
+    "leakage",
     "linear_rgb",
+    "mass_inside",
     "mean_of",
     "normality",
     "overlaps",
@@ -46,6 +50,7 @@ __all__ = [
     "pointing",
     "principal_components",
     "psnr",
+    "rank_correlation",
     "resize_by_area",
     "saturation",
     "share_of",

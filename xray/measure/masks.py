@@ -47,6 +47,29 @@ def pointing(heat: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.sum(top & mask, axis=(-2, -1)) / np.sum(top, axis=(-2, -1))
 
 
+def mass_inside(heat: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The part of a map that lies in the mask, its smallest value taken for none: (…, h, w) → (…).
+    The energy-based pointing game of arXiv 1910.01279; a constant map has the mask's own part."""
+    check_mask(mask, np.shape(heat))
+    level = between_extremes(heat)
+    return np.sum(level * mask, axis=(-2, -1)) / np.sum(level, axis=(-2, -1))
+
+
+def leakage(heat: np.ndarray, mask: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of what a map has on its own mask and on another, each the mean over its area, the part on
+    the other: (…, h, w) → (…). 0 is none, ½ as much as on its own; the map's smallest value is
+    taken for none, and one that has nothing on either leaks half."""
+    check_mask(mask, np.shape(heat))
+    check_mask(other, np.shape(heat))
+    level = between_extremes(heat)
+    own, wrong = (
+        np.sum(level * one, axis=(-2, -1)) / np.maximum(np.sum(one, axis=(-2, -1)), 1)
+        for one in (mask, other)
+    )
+    both = own + wrong
+    return np.where(both > 0, wrong / np.where(both > 0, both, 1), 0.5)
+
+
 def between_extremes(heat: np.ndarray) -> np.ndarray:
     """Each map (…, h, w) stretched from 0, its smallest value, to 1; a constant one is all 1."""
     heat = np.asarray(heat, np.float64)

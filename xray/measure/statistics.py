@@ -78,3 +78,18 @@ def spectrum(maps: np.ndarray) -> Spectrum:
     total = np.zeros((len(rings), *maps.shape[2:]))
     np.add.at(total, ring.ravel(), power.reshape(h * w, *maps.shape[2:]))
     return Spectrum(rings / step, (total.T / waves).T, waves)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two arrays of one shape, ties sharing their mean rank (Am. J.
+    Psychol. 15, 1904); 0 where one of them is constant."""
+    x, y = (mean_ranks(values) for values in (a, b))
+    spread = np.sqrt(np.sum(x**2) * np.sum(y**2))
+    return float(np.sum(x * y) / spread) if spread else 0.0
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Each value's rank, less the mean of all: (n,)."""
+    _, place, count = np.unique(np.ravel(values), return_inverse=True, return_counts=True)
+    ranks = np.cumsum(count) - (count - 1) / 2  # of each distinct value
+    return ranks[place] - (len(place) + 1) / 2

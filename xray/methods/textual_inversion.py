@@ -16,6 +16,7 @@ from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.checkpoint.textual_inversion import check_rows
 from stable_diffusion_tf.errors import UsageError
 from xray import measure
+from xray.probe.gradients import check_gradients
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -66,8 +67,7 @@ class Learner(keras.Model):
 def check_word(sd: "StableDiffusion", start: str) -> int:
     """The token of the word to begin as. Raises UsageError where that is none, or no word can be
     learned with this model."""
-    if sd.backend == "openvino":
-        raise UsageError("OpenVINO has no gradients; take --backend tensorflow, jax or torch")
+    check_gradients(sd)
     if sd.unet_config.time_cond_proj_dim:
         raise UsageError("a latent consistency model learns no words; name the model it came from")
     check_rows(np.zeros((1, sd.text_config.hidden_size)), sd.text_config, "a new word")

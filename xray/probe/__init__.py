@@ -5,6 +5,7 @@ from xray.door import door
 __getattr__, __dir__, __all__ = door(
     __name__,
     {
+        "gradients": "Gradient gradient",
         "instrumented": "Instrument instrument",
         "interventions": "Edit Feed Mean PerStep Probe Reads take",
         "session": "capture looking watched",

@@ -93,9 +93,11 @@ def looking(
     probes: Sequence[Probe],
     edits: Sequence[Edit],
     meet: Meet = unmet,
+    around: Callable[[Callable], Callable] = lambda call: call,
 ) -> ArrayFunction:
     """The network as a compiled function of its arrays and of what changes from step to step, as
-    `tell` says it for each edit: what it gives out, what was read, and the axes of that."""
+    `tell` says it for each edit: what it gives out, what was read, and the axes of that. `around`
+    makes of the call another with the like result, which is compiled in its place."""
     patterns = every_pattern([*probes, *edits])
     inputs = any(":in" in pattern for pattern in patterns)
     reads, edited = (layers_meant(rules) for rules in (probes, edits))
@@ -115,7 +117,7 @@ def looking(
         order[:] = [address for address in found if not lies_in(address, looped)]
         return out, {address: found[address] for address in order}
 
-    function = compiled(network, call)
+    function = compiled(network, around(call))
 
     def run(*arguments: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
         out, found = function(*arguments)

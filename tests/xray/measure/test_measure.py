@@ -138,9 +138,52 @@ def test_pointing(heat, mask, hit):
 
 
 @pytest.mark.parametrize(
+    "heat, mask, part",
+    [
+        (SLOPE, LEFT, 1.75 / 2.25),
+        (SLOPE - 7, LEFT, 1.75 / 2.25),  # from its smallest value on
+        (SLOPE, NONE, 0),
+        (np.ones((2, 2)), LEFT, 1 / 2),
+    ],
+)
+def test_mass_inside(heat, mask, part):
+    assert measure.mass_inside(heat, mask) == pytest.approx(part)
+
+
+@pytest.mark.parametrize(
+    "heat, mask, other, part",
+    [
+        (SLOPE, LEFT, ~LEFT, 0.5 / 2.25),
+        (SLOPE, ~LEFT, LEFT, 1.75 / 2.25),
+        (SLOPE, LEFT, NONE, 0),
+        (SLOPE, np.array([[True, False], [False, False]]), ~LEFT, 0.2),  # by area: 1 and 0.25
+        (np.ones((2, 2)), LEFT, TOP, 1 / 2),
+        (SLOPE, NONE, NONE, 1 / 2),
+    ],
+)
+def test_leakage(heat, mask, other, part):
+    assert measure.leakage(heat, mask, other) == pytest.approx(part)
+
+
+@patient
+@given(arrays(np.float64, 6, elements=st.integers(-3, 3).map(float)), heats)
+def test_rank_correlation_is_scipys(values, heat):
+    from scipy.stats import spearmanr
+
+    other = heat.ravel()[:6]
+    found = measure.rank_correlation(values, other)
+    if len({*values}) == 1 or len({*other}) == 1:
+        assert found == 0
+    else:
+        assert found == pytest.approx(spearmanr(values, other).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize(
     "score",
     [
         lambda heat, mask: measure.iou_at(heat, mask, 0.4),
+        measure.mass_inside,
+        lambda heat, mask: measure.leakage(heat, mask, ~mask),
         lambda heat, mask: measure.best_iou(heat, mask)[0],
         lambda heat, mask: measure.best_iou(heat, mask)[1],
         measure.pointing,
@@ -154,7 +197,7 @@ def test_many_maps_are_scored_each_by_itself(score):
 
 
 def test_masks_that_do_not_fit_are_told():
-    for score in (measure.iou, measure.best_iou, measure.pointing):
+    for score in (measure.iou, measure.best_iou, measure.pointing, measure.mass_inside):
         with pytest.raises(UsageError, match=r"a mask .*resize_by_area"):
             score(LEFT, TOP[:1])
         with pytest.raises(UsageError, match="bool, not uint8"):
