@@ -15,7 +15,7 @@ API = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 
 PARTS = {  # title → module: what of it is shown
     "The model": {"stable_diffusion_tf": "StableDiffusion Step UsageError"},
-    "Look inside": {"xray": "taps run instrument Probe Mean Edit Feed PerStep capture"},
+    "Look inside": {"xray": "taps run instrument Probe Mean Edit Feed PerStep capture gradient"},
     "Films": {"xray": "Film Cache"},
     "Attention": {"xray": "heat_maps HeatMap", "xray.attention": "maps word_maps phrases Pooling"},
     "Tensors": {"xray": "DebugTensor"},
@@ -25,7 +25,8 @@ PARTS = {  # title → module: what of it is shown
     },
     "Numbers": {
         "xray.measure": "Estimate mean_of share_of p_value psnr ssim detail contrast saturation "
-        "distance cosine iou pointing covered resize_by_area spectrum normality",
+        "distance cosine iou pointing mass_inside leakage "
+        "rank_correlation covered resize_by_area spectrum normality",
     },
     "Experiments": {
         "xray.report": "Report Control read_report",
@@ -36,6 +37,7 @@ PARTS = {  # title → module: what of it is shown
         "phantom.world": "Scene Thing scenes render masks",
         "phantom.prompts": "asked marks counts shown not_read",
         "phantom.judge": "judge",
+        "phantom.attribution": "score Case Row",
     },
 }
 HEAD = """# API
