@@ -11,10 +11,8 @@ control is the same latent with its positions shuffled, whose round trip must be
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from matplotlib import cbook
 
 import stable_diffusion_tf
 from experiments.figures import image_encoder as figures
@@ -22,7 +20,7 @@ from stable_diffusion_tf.images import to_model
 from xray import options, script
 from xray.measure import mean_of, psnr, ssim
 from xray.options import Picture, Precision
-from xray.pictures import find_pictures, names_for, read_image
+from xray.pictures import find_pictures, names_for, photograph, read_image
 from xray.report import Control, Report
 
 
@@ -37,7 +35,7 @@ class Options(options.Options):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    paths = find_pictures(options.picture or sample())
+    paths = find_pictures(options.picture or photograph())
     names = names_for(paths, "sheet-.png")
     images = np.stack([read_image(path, options.size) for path in paths])
     images = to_model(images, sd.vae_config.factor)
@@ -93,11 +91,6 @@ def examine(sd: "stable_diffusion_tf.StableDiffusion", image: np.ndarray) -> dic
     shuffled = np.random.default_rng(0).permutation(places).reshape(mean.shape)
     back, other = sd.decode_latent(mean), sd.decode_latent(shuffled)
     return {"image": image, "mean": mean, "std": std, "round_trip": back, "shuffled": other}
-
-
-def sample() -> Path:
-    """The photograph that comes with matplotlib: Grace Hopper, 1984, US Navy, public domain."""
-    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 
 if __name__ == "__main__":

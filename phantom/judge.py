@@ -21,6 +21,7 @@ MARGIN = 2  # pixels around a sprite that must be background
 OVER = 4  # pixels by which a thing may stand over the edge of the picture
 CANVAS = 80  # side of the Fourier transforms; no template wraps around
 SHARED = 0.2  # of the smaller square: matches that share more are of one and the same thing
+MOST = 3  # matches that are looked for: one more than a scene has things
 NEAR = 30 / 255  # from the colour of the background: what still belongs to it
 
 
@@ -51,10 +52,10 @@ class Verdict:
 
 
 def verdict(scene: Scene, findings: Findings) -> Verdict:
-    """The things of the scene must be the best matches, none scored below FLOOR; the side counts
+    """Each thing of the scene once and no other, so more must have been looked for; the side counts
     only where both are shown."""
-    found = {m.thing.name: m.thing for m in findings.matches[: len(scene.things)]}
-    shown = found.keys() == {thing.name for thing in scene.things}
+    found = {m.thing.name: m.thing for m in findings.matches}
+    shown = sorted(m.thing.name for m in findings.matches) == sorted(t.name for t in scene.things)
     side = shown and len(found) == 2 and stand_alike(scene, found)
     return Verdict(shown, side, findings.background == scene.background)
 
@@ -64,7 +65,7 @@ def stand_alike(scene: Scene, found: dict[str, Thing]) -> bool:
     return side_of(found[a.name], found[b.name]) == side_of(a, b)
 
 
-def judge(picture: np.ndarray, most: int = 2, things: tuple[str, ...] = THINGS) -> Findings:
+def judge(picture: np.ndarray, most: int = MOST, things: tuple[str, ...] = THINGS) -> Findings:
     """The background and up to `most` of the `things` in a picture, (64, 64, 3) uint8."""
     picture = picture.astype(np.float32) / 255
     colour = background_colour(picture)

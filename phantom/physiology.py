@@ -17,7 +17,7 @@ import numpy as np
 import xray
 from phantom import physiology_sheet
 from phantom.judge import Findings, judge, stand_alike
-from phantom.patching import names_of, unlike
+from phantom.prompts import known_things
 from phantom.train.contexts import ends_of
 from phantom.world import (
     CORE,
@@ -30,6 +30,7 @@ from phantom.world import (
     side_of,
     wording,
 )
+from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.tokenizer import EOS
 from xray import attention, script
@@ -58,6 +59,7 @@ WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the attention to a thing's word
 CHANGES = (("rabbit", "car"), ("blue", "yellow"))  # words that a direction stands for
 PROMPT, OTHER = "a rabbit on a blue background", "a rabbit above a car on a blue background"
 MIDDLE = "unet.mid_block"
+NEIGHBOURS = 2  # a prompt shares no thing with so many that follow it
 
 
 class Row(NamedTuple):
@@ -129,14 +131,33 @@ def admit(
     sd: "StableDiffusion", prompts: int, steps: int, guidance: float, seed: int, batch: int
 ) -> Patient:
     """Prompts about things that the model knows, none of which the next ones name."""
-    known = tuple(name for name in CORE if not sd.unknown_words(name))
-    told = unlike(scenes(seed, 3 * prompts, for_evaluation, 2, known), prompts // batch * batch)
+    some = scenes(seed, 3 * prompts, for_evaluation, 2, known_things(sd))
+    told = unlike(some, prompts // batch * batch)
     words = [wording(scene) for scene in told]
     ids = sd.tokenize(words)
     run = {"uncond": sd.encode_text([""]), "steps": steps, "guidance": guidance}
     run |= {"progress": lambda rows: rows}
     noise = sd.draw_noise(seed, len(told))
     return Patient(sd, told, ids, sd.encode_text(words), noise, run, batch)
+
+
+def unlike(some: Sequence[Scene], number: int) -> list[Scene]:
+    """The first scenes of which none shares a thing with the NEIGHBOURS before it, the last ones
+    being before the first."""
+    kept: list[Scene] = []
+    for scene in some:
+        around = kept[-NEIGHBOURS:] + (
+            kept[:NEIGHBOURS] if len(kept) >= number - NEIGHBOURS else []
+        )
+        if not names_of(scene) & {name for other in around for name in names_of(other)}:
+            kept.append(scene)
+        if len(kept) == number:
+            return kept
+    raise UsageError(f"too few scenes for {number} unlike ones; try fewer --prompts")
+
+
+def names_of(scene: Scene) -> set[str]:
+    return {thing.name for thing in scene.things}
 
 
 # --- drawing and judging -----------------------------------------------------------------------
@@ -155,7 +176,7 @@ def drawn(
         rows = slice(first, first + patient.batch)
         prepare(rows)
         latents = draw(sd, contexts[rows], patient.noise[rows], patient.run)
-        seen += [judge(picture, 2, CORE) for picture in to_uint8(decode(sd, latents))]
+        seen += [judge(picture, things=CORE) for picture in to_uint8(decode(sd, latents))]
     return seen
 
 
@@ -328,7 +349,7 @@ def layout(patient: Patient) -> Iterator[Row]:
             rows = slice(first, first + patient.batch)
             x = walk(patient, own[rows], patient.noise[rows], 0, turn)
             x = walk(patient, turned[rows], x, turn, steps)
-            seen += [judge(p, 2, CORE) for p in to_uint8(decode(patient.sd, x))]
+            seen += [judge(p, things=CORE) for p in to_uint8(decode(patient.sd, x))]
         shown = [{m.thing.name: m.thing for m in one.matches} for one in seen]
         both = [
             stand_alike(scene, found)

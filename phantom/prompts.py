@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from phantom.judge import MARGIN, Findings, judge
-from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
+from phantom.world import BACKGROUNDS, CORE, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
 from xray.measure import Estimate, share_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ side    {", ".join([*SIDES, "and"])}
 colour  {", ".join(BACKGROUNDS)}"""
 
 
-MOST = 4  # things that are looked for where one may be drawn twice
+MANY = 4  # things that are looked for where one may be drawn twice
 STRANGE = (
     "the words are known, but not the sentence: things come in the colours that they were learned "
     "in, one or two at a time; text2image.py --list shows the words and the grammar"
@@ -152,13 +152,18 @@ def mask_between(images: np.ndarray, prompt: str, other: str, unknown: np.ndarra
     named = things or wanted.things
     squares = np.zeros_like(unknown)
     for square, image in zip(squares, images, strict=True):
-        for thing in (match.thing for match in judge(image, MOST).matches):
+        for thing in (match.thing for match in judge(image, MANY).matches):
             if thing.name in named:
                 top, left = max(thing.row - MARGIN, 0), max(thing.column - MARGIN, 0)
                 ends = (start + thing.side + MARGIN for start in (thing.row, thing.column))
                 square[top : next(ends), left : next(ends)] = True
     found = squares.any((1, 2), keepdims=True)
     return np.where(found, squares if things else ~squares, unknown)
+
+
+def known_things(sd: "StableDiffusion") -> tuple[str, ...]:
+    """The core things whose words the model was trained on."""
+    return tuple(name for name in CORE if not sd.unknown_words(name))
 
 
 def not_read(sd: "StableDiffusion", prompt: str) -> list[str]:

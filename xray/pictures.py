@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import cbook
 from PIL import Image, ImageOps
 
 from stable_diffusion_tf.errors import UsageError
@@ -23,6 +24,11 @@ UNREADABLE = (  # what Pillow's readers raise for files that are damaged, or not
     NotImplementedError,
     Image.DecompressionBombError,
 )
+
+
+def photograph() -> Path:
+    """The photograph that comes with matplotlib: Grace Hopper, 1984, US Navy, public domain."""
+    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 
 def read_pictures(place: Path, size: int, most: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from phantom.judge import NEAR, judge
+from phantom.prompts import known_things
 from phantom.world import (
     BACKGROUNDS,
     CORE,
@@ -55,8 +56,7 @@ class Example(NamedTuple):
 
 def told(sd: "StableDiffusion", number: int, seed: int) -> list[Scene]:
     """Held-out scenes of two things that the model knows."""
-    known = tuple(name for name in CORE if not sd.unknown_words(name))
-    return scenes(seed, number, for_evaluation, 2, known)
+    return scenes(seed, number, for_evaluation, 2, known_things(sd))
 
 
 # --- scenes ------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def words_of(scene: Scene) -> list[str]:
 def masks_in(picture: np.ndarray) -> dict[str, np.ndarray]:
     """Word → (64, 64) bool, of the things and the background that the judge finds in a picture,
     (64, 64, 3) uint8: where it leaves its background, split by the squares of the sprites."""
-    found = judge(picture, 2, CORE)
+    found = judge(picture, things=CORE)
     far = np.linalg.norm(picture.astype(float) - found.colour, axis=-1) / 255 > NEAR
     made, taken = {}, np.zeros((SIDE, SIDE), bool)
     for thing in (match.thing for match in found.matches):

@@ -23,10 +23,11 @@ from tests import interrupt
 from tests.formats import Call, Global, write_zip
 from tests.stable_diffusion_tf.test_taesd import draw_tensors, write_taesd
 from xray import measure, script
+from xray.pictures import photograph
 from xray.report import read_report
 
 ROOT = Path(__file__).resolve().parents[2]
-PHOTO = test_image_encoder.sample()
+PHOTO = photograph()
 
 
 def only(folder: Path) -> Path:

@@ -104,14 +104,18 @@ def test_another_background_is_wrong(alone):
         assert not any(verdict(replace(scene, background=b), found).background for b in others)
 
 
-def test_only_the_best_matches_count(alone, pairs):
+def test_a_thing_that_was_not_asked_for_is_wrong(alone, pairs):
     a, b = pairs[0].things
     found = Findings(pairs[0].background, pairs[0].colour, (Match(a, 0.95), Match(b, 0.9)))
     lone = replace(pairs[0], things=(b,))
     assert verdict(pairs[0], found) == Verdict(True, True, True)
     assert verdict(replace(pairs[0], things=(b, a)), found) == Verdict(True, True, True)
-    assert not verdict(lone, found).shown
-    assert verdict(replace(lone, things=(a,)), found).shown
+    assert not verdict(lone, found).shown and not verdict(replace(lone, things=(a,)), found).shown
+    twice = replace(found, matches=(*found.matches, Match(a, 0.85)))
+    assert not verdict(pairs[0], twice).shown
+    for scene in pairs[:20]:
+        seen = judge(render(scene))
+        assert not verdict(replace(scene, things=scene.things[:1]), seen).shown
 
 
 def test_matches_do_not_overlap_and_reach_the_floor(alone):

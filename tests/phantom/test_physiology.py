@@ -7,6 +7,8 @@ from phantom import physiology, physiology_sheet
 from phantom.judge import Findings, Match
 from phantom.physiology import Row
 from phantom.train.contexts import ends_of
+from phantom.world import CORE, for_evaluation, scenes
+from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import EOS
 from xray.measure import mean_of
 
@@ -105,3 +107,12 @@ def test_the_sheet_has_a_panel_for_each_part():
     figure = physiology_sheet.draw({row.part: {row.case: row.value} for row in rows}, "title")
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title() for axes in shown] == [*physiology_sheet.PANELS.values()]
+
+
+def test_neighbours_share_nothing():
+    some = physiology.unlike(scenes(0, 90, for_evaluation, 2, CORE), 30)
+    names = [physiology.names_of(scene) for scene in some]
+    for shift in (1, 2):
+        assert not any(a & b for a, b in zip(names, names[shift:] + names[:shift], strict=True))
+    with pytest.raises(UsageError, match="too few"):
+        physiology.unlike(some[:1] * 9, 3)

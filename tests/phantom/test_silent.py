@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from phantom import patching
-from phantom.judge import Findings, Match
 from phantom.train import diffusion, loop, silent, text
 from phantom.train.contexts import Contexts
-from phantom.world import CORE, THINGS, for_evaluation, scenes
 from stable_diffusion_tf import StableDiffusion, scheduler
 from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.errors import UsageError
@@ -102,9 +99,7 @@ def test_what_is_written_opens_and_draws(trained, tmp_path, monkeypatch):
     written = sd.network("unet").get_weights()
     for mine, theirs in zip(written, weights, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(mine), theirs, atol=2e-3)
-    context = sd.encode_text(["a cat", "a dog", "a cow"])
-    one = patching.pictures(sd, context, 2, 4.0, 0, 3)
-    np.testing.assert_array_equal(one, sd.generate(["a cat", "a dog", "a cow"], "", 2, 4.0))
+    assert sd.generate("a cat", steps=2).std() > 0
 
 
 def test_a_run_goes_on_from_what_was_written(trained, data, told, tmp_path, monkeypatch):
@@ -126,29 +121,3 @@ def with_weights(weights):
     model = silent.build(UNET)
     model.set_weights(weights)
     return model
-
-
-# --- which prompt is followed ------------------------------------------------------------------
-
-
-def test_neighbours_share_nothing():
-    some = patching.unlike(scenes(0, 90, for_evaluation, 2, CORE), 30)
-    names = [patching.names_of(scene) for scene in some]
-    for shift in (1, 2):
-        assert not any(a & b for a, b in zip(names, names[shift:] + names[:shift], strict=True))
-    with pytest.raises(UsageError, match="too few"):
-        patching.unlike(some[:1] * 9, 3)
-
-
-def test_the_next_of_a_kind():
-    np.testing.assert_array_equal(patching.neighbours(6), [1, 2, 0, 4, 5, 3])
-
-
-def test_things_are_counted_for_whoever_names_them():
-    told = patching.unlike(scenes(0, 60, for_evaluation, 2, THINGS), 3)
-    other = np.array([1, 2, 0])
-    seen = [Findings("red", (0, 0, 0), tuple(Match(t, 1.0) for t in told[1].things))] * 3
-    rows = range(3)
-    assert patching.found(told, seen, rows, rows) == 2  # picture 1 alone shows what it was told
-    assert patching.found(told, seen, rows, other) == 2  # picture 0, by the padding of prompt 1
-    assert patching.found(told, seen, [1], other) == 0
