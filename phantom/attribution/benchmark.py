@@ -192,9 +192,14 @@ def with_derived(words: list[Word]) -> list[Word]:
         own = [i for i, word in enumerate(words) if word.is_thing == is_thing]
         turned |= dict(zip(own, np.roll(own, len(own) // 2), strict=True))
     return [
-        word._replace(maps={**word.maps, SHUFFLED: words[turned[i]].maps["ours"]})
+        word._replace(maps=ordered(word.maps | {SHUFFLED: words[turned[i]].maps["ours"]}))
         for i, word in enumerate(words)
     ]
+
+
+def ordered(maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The mask itself last."""
+    return dict(sorted(maps.items(), key=lambda pair: pair[0] in sanity.CEILINGS))
 
 
 def of_group(words: list[Word], group: str) -> list[Word]:
