@@ -14,9 +14,11 @@ setup(
         "phantom": ["*.png", "*.tsv"],
         "phantom.weights": [
             "catalog.json",
-            "phantom/*.md",
-            "phantom/**/*.json",
-            "phantom/**/*.safetensors",
+            *(
+                f"{name}/{files}"
+                for name in ("phantom", "phantom-registers")
+                for files in ("*.md", "**/*.json", "**/*.safetensors")
+            ),
         ],
     },
 )

@@ -54,7 +54,8 @@ def test_it_carries_three_packages_and_the_phantom(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"stable_diffusion_tf", "xray", "phantom"}
     weights = [n for n in names if n.endswith(".safetensors")]
-    assert len(weights) == 3 and all(n.startswith("phantom/weights/phantom/") for n in weights)
+    shipped = {n.removeprefix("phantom/weights/").partition("/")[0] for n in weights}
+    assert len(weights) == 6 and shipped == {"phantom", "phantom-registers"}
     for needed in ("phantom/sprites.png", "phantom/weights/catalog.json", "xray/film/film.py"):
         assert needed in names
 
