@@ -11,9 +11,8 @@ from .door import door
 __getattr__, __dir__, __all__ = door(
     __name__,
     {
-        "attention": "HeatMap heat_maps",
         "compare": "compare_models first_nan",
-        "film": "Cache Film run",
+        "film": "Cache Film HeatMap heat_maps run",
         "probe": "Edit Feed Mean PerStep Probe capture gradient instrument taps",
         "tensor_debug": "DebugTensor",
     },

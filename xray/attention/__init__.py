@@ -5,8 +5,8 @@ from xray.door import door
 __getattr__, __dir__, __all__ = door(
     __name__,
     {
-        "attention": "SPECIAL TIMES Words look looks_at maps phrases probe word_maps words_at",
-        "heat_map": "HeatMap heat_maps pooling_for",
+        "attention": "SPECIAL TIMES Words look looks_at maps phrases pooling_for probe word_maps "
+        "words_at",
         "pooling": "AGAINST CROSS DAAM DEFAULT INSIDE Pooling",
     },
 )

@@ -9,6 +9,7 @@ padding after it, which take most of the attention, keep maps of their own. An a
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -252,6 +253,11 @@ def grid_of(places: int, shape: tuple[int, int] | None) -> tuple[int, int]:
         told = "is no square" if shape is None else f"does not go with a latent of {h} × {w}"
         raise UsageError(f"a layer of {places} positions {told}; say shape=, rows and columns")
     return rows, places // rows
+
+
+def pooling_for(sd: "StableDiffusion", pooling: Pooling = DEFAULT) -> Pooling:
+    """A latent consistency model runs with one prediction, not two halves."""
+    return replace(pooling, half="whole") if sd.unet_config.time_cond_proj_dim else pooling
 
 
 # --- reading -----------------------------------------------------------------------------------

@@ -2,4 +2,6 @@
 
 from xray.door import door
 
-__getattr__, __dir__, __all__ = door(__name__, {"cache": "Cache run", "film": "Film"})
+__getattr__, __dir__, __all__ = door(
+    __name__, {"cache": "Cache run", "film": "Film", "heat_map": "HeatMap heat_maps"}
+)

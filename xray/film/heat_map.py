@@ -1,17 +1,17 @@
 """`heat_maps`: a prompt's words on the picture that is drawn from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xray.film.cache import run
+from xray.attention.attention import DEFAULT, INSIDE, SPECIAL, pooling_for, probe, word_maps
+from xray.attention.pooling import Pooling
+from xray.attention.sheets import heat_sheet
 from xray.measure import between_extremes, iou_at
 
-from .attention import DEFAULT, INSIDE, SPECIAL, probe, word_maps
-from .pooling import Pooling
-from .sheets import heat_sheet
+from .cache import run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,11 +32,6 @@ def heat_maps(
     image, cache = run(sd, prompt, probe(), **options)
     found = word_maps(cache, sd.tokenizer.words(prompt), pooling_for(sd, pooling), image.shape[:2])
     return HeatMaps(image, {word: HeatMap(word, heat, image) for word, heat in found.items()})
-
-
-def pooling_for(sd: "StableDiffusion", pooling: Pooling = DEFAULT) -> Pooling:
-    """A latent consistency model runs with one prediction, not two halves."""
-    return replace(pooling, half="whole") if sd.unet_config.time_cond_proj_dim else pooling
 
 
 @dataclass(frozen=True, eq=False, repr=False)
