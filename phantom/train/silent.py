@@ -25,7 +25,7 @@ from phantom.train.diffusion import (
     encode_scenes,
     start_quiet,
 )
-from phantom.train.loop import PHANTOM, take_average, train
+from phantom.train.loop import take_average, train
 from phantom.train.text import TEXT, read_text_encoder
 from phantom.train.words import NEXT
 from phantom.world import CORE
@@ -129,7 +129,7 @@ def train_unet(
     seed: int = 0,
     precision: str = "float32",
     out: Path = NEXT,
-    vae: Path = PHANTOM,
+    vae: Path = NEXT,
     start_from: Path | None = None,
     gamma: float = 2.0,
     ceiling: float = 20.0,
@@ -175,7 +175,7 @@ def train_unet(
     write_parts(model, out, vae)
 
 
-def write(out: Path = NEXT, vae: Path = PHANTOM) -> None:
+def write(out: Path = NEXT, vae: Path = NEXT) -> None:
     """Write the newest state of a run, its average, to a checkpoint; the run may go on meanwhile.
 
     Args:
@@ -190,7 +190,8 @@ def write(out: Path = NEXT, vae: Path = PHANTOM) -> None:
 def write_parts(model: Listener, out: Path, vae: Path) -> None:
     write_part(out, "unet", UNET, [model.unet], "float16")
     write_json(out / "scheduler" / "scheduler_config.json", SCHEDULER)
-    shutil.copytree(vae / "vae", out / "vae", dirs_exist_ok=True)
+    if vae != out:
+        shutil.copytree(vae / "vae", out / "vae", dirs_exist_ok=True)
     print(f"saved {out / 'unet'}, {out / 'scheduler'} and {out / 'vae'}")
 
 
