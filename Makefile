@@ -15,10 +15,10 @@ LOWEST := $(shell sed -n 's/^keras>=\([0-9.]*\),.*/\1/p' requirements.txt).0
 CHOSEN := $(if $(BACKEND),--backend $(BACKEND))
 
 .DELETE_ON_ERROR:
-.PHONY: help run test arithmetic keras parity lint gallery bench phantom
+.PHONY: help run test arithmetic keras parity browser-test lint gallery bench phantom
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.$(if $(filter openvino,$(BACKEND)),openvino,runtime) ## draw a picture from words, then take a picture through the encoder and back
 	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background" $(CHOSEN)
@@ -41,6 +41,11 @@ keras: .venv/.test ## what hangs on Keras, once more with the lowest version all
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
 	$(PY) -m pytest -m parity
 
+# Another browser of the family: make CHROMIUM=/path/to/chrome browser-test
+browser-test: .venv/.browser ## open the pages in Chromium, offline
+	@command -v chromium || command -v google-chrome || test -n "$$CHROMIUM" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(PY) -m pytest -m browser tests/browser
+
 lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
 
@@ -52,9 +57,8 @@ bench: .venv/.oracle ## measure speed, speed and memory side by side with diffus
 	$(PY) benchmarks/stable_diffusion.py
 	$(PY) benchmarks/probes.py
 
-phantom: .venv/.runtime ## train the phantom again, and evaluate it
+phantom: .venv/.train ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train.vae
-	$(PY) -m phantom.train.decoder
 	$(PY) -m phantom.train.text
 	$(PY) -m phantom.train.diffusion
 	$(PY) -m phantom.evaluate
@@ -81,6 +85,16 @@ $(PY):
 	@touch $@
 
 .venv/.test: requirements-test.txt requirements-openvino.txt .venv/.runtime
+	@echo "installing $< into .venv"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/.browser: requirements-browser.txt .venv/.test
+	@echo "installing $< into .venv"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/.train: requirements-train.txt .venv/.runtime
 	@echo "installing $< into .venv"
 	@$(PIP) -r $<
 	@touch $@

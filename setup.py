@@ -11,6 +11,7 @@ setup(
     package_dir={"phantom.weights": "weights"},
     package_data={
         "stable_diffusion_tf": ["*.gz"],
+        "xray": ["film/viewer/*"],
         "phantom": ["*.png", "*.tsv"],
         "phantom.weights": [
             "catalog.json",

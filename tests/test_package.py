@@ -56,7 +56,12 @@ def test_it_carries_three_packages_and_the_phantom(wheel):
     weights = [n for n in names if n.endswith(".safetensors")]
     shipped = {n.removeprefix("phantom/weights/").partition("/")[0] for n in weights}
     assert len(weights) == 6 and shipped == {"phantom", "phantom-registers"}
-    for needed in ("phantom/sprites.png", "phantom/weights/catalog.json", "xray/film/film.py"):
+    for needed in (
+        "phantom/sprites.png",
+        "phantom/weights/catalog.json",
+        "xray/film/film.py",
+        "xray/film/viewer/main.js",
+    ):
         assert needed in names
 
 

@@ -1,6 +1,6 @@
 """Photographs for the image encoder to learn from, those that scikit-image brings with it.
 
-It is needed for training alone: `pip install -r requirements-train.txt`. The photograph that the
+It is needed for training alone: `make .venv/.train` installs it. The photograph that the
 experiments show, matplotlib's of Grace Hopper, is not among them, so that what comes back of it
 can be measured.
 """

@@ -5,9 +5,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from keras import ops
 
-from phantom.train import diffusion, layout, loop, text, vae
+from phantom.train import diffusion, layout, loop, photographs, text, vae
 from phantom.train.loop import Steps, Trapezoid
 from phantom.world import FAMILY, THINGS, scenes
 from stable_diffusion_tf import StableDiffusion, layers, precisions
@@ -255,6 +256,9 @@ def test_centred_latents_give_the_same_pictures(precision, close, monkeypatch):
     last.kernel.assign(kernel)
     last.bias.assign(np.array([1.0, -2.0, 0.3, 3.0, -5.0, -5.0, -5.0, -5.0]))
 
+    monkeypatch.setattr(
+        vae, "photographs", lambda: (Image.effect_noise((90, 70), 50).convert("RGB"),)
+    )
     images = vae.draw_batch(np.random.default_rng(4), 32)[0]
     monkeypatch.setattr(vae, "draw_batch", lambda rng, batch: (images, images))
     before, pictures = look(model, images)
@@ -276,3 +280,25 @@ def look(model, images):
     moments = model.encoder.predict_on_batch(images).astype(np.float32)
     mean, deviation = (ops.convert_to_numpy(y) for y in posterior(moments))
     return (mean, deviation), model.decoder.predict_on_batch(mean).astype(np.float32)
+
+
+# --- photographs -------------------------------------------------------------------------------
+
+
+def test_a_cut_is_a_square_of_a_photograph_at_any_size():
+    columns = np.arange(100, dtype=np.uint8)[None, :, None].repeat(80, 0).repeat(3, 2)
+    picture, rng = Image.fromarray(columns), np.random.default_rng(0)
+    cuts = [photographs.cut(rng, (picture,), 64) for _ in range(60)]
+    spans = [int(np.ptp(one)) for one in cuts]
+    assert {one.shape for one in cuts} == {(64, 64, 3)}
+    assert min(spans) < 68 and 74 < max(spans) <= 80  # from a part as small to the whole height
+    ways = {bool(one[0, -1, 0] > one[0, 0, 0]) for one in cuts}
+    assert ways == {True, False}  # as it is, and mirrored
+
+
+def test_one_picture_in_ten_is_a_photograph(monkeypatch):
+    white = Image.new("RGB", (70, 70), (1, 2, 3))
+    monkeypatch.setattr(vae, "photographs", lambda: (white,))
+    images, same = vae.draw_batch(np.random.default_rng(0), 400)
+    real = (np.abs(images - images[:, :1, :1]).max((1, 2, 3)) < 1e-6).mean()
+    assert images is same and 0.05 < real < 0.15 and images.min() >= -1

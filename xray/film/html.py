@@ -32,10 +32,10 @@ def brief(value: object) -> str:
     return escape(told if len(told) <= LENGTH else f"{told[: LENGTH - 1]}…")
 
 
-def data_uri(image: np.ndarray) -> str:
-    """A picture, (H, W, 3) uint8, at most so large, as the address of itself."""
+def data_uri(image: np.ndarray, side: int = SIDE) -> str:
+    """A picture, (H, W, 3) uint8, at most so many pixels a side, as the address of itself."""
     small = Image.fromarray(image)
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((side, side))
     made = io.BytesIO()
     small.save(made, "PNG")
     return "data:image/png;base64," + base64.b64encode(made.getvalue()).decode()

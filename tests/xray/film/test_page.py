@@ -1,0 +1,184 @@
+"""A film as one page: what it holds is the film's, and nothing that the film says runs.
+
+How it looks and what the hands do is tested in a browser: tests/browser.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import zlib
+
+import numpy as np
+import pytest
+
+from stable_diffusion_tf.errors import UsageError
+from tests.xray import reel
+from xray.attention import word_maps
+from xray.film import Film, page
+from xray.film.storage import write_json
+from xray.measure import iou_at
+
+NASTY = "</script><img src=x onerror=alert(1)> \"' {{script}} <!-- é ☃"
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Film:
+    return Film.open(reel.write(tmp_path_factory.mktemp("films") / "run", 3))
+
+
+@pytest.fixture(scope="module")
+def written(film, tmp_path_factory) -> str:
+    masks = {"cat": np.eye(8, dtype=bool), "dog": np.ones((8, 8), bool)}
+    path = tmp_path_factory.mktemp("pages") / "run.html"
+    return film.to_html(path, masks).read_text("utf-8")
+
+
+def held(written: str) -> dict:
+    return json.loads(re.search(r'id="film">(.*?)</script>', written, re.DOTALL)[1])
+
+
+def array(written: str, name: str) -> np.ndarray:
+    """An array of the page, in the numbers that it stands for."""
+    told = held(written)["arrays"][name]
+    text = re.search(rf'id="array-{name}">(.*?)</script>', written, re.DOTALL)[1]
+    kind = {1: "<u1", 2: "<u2"}[told["bytes"]]
+    values = np.frombuffer(zlib.decompress(base64.b64decode(text)), kind).reshape(told["shape"])
+    low, high = (np.array(told[end]) for end in ("low", "high"))
+    maps = values.reshape(len(low), -1) / (256 ** told["bytes"] - 1)
+    return (low[:, None] + maps * (high - low)[:, None]).reshape(told["shape"])
+
+
+# --- the numbers -------------------------------------------------------------------------------
+
+
+def test_latents_are_the_films(film, written):
+    for name in ("x", "x0"):
+        np.testing.assert_allclose(
+            np.moveaxis(array(written, name), 1, -1), film[name][:, 0], atol=1e-4
+        )
+
+
+def test_maps_of_layers_are_the_films(film, written):
+    told = held(written)
+    assert [t["text"] for t in told["tokens"]] == ["<start>", "a", "cat", "<end>", "<padding>"]
+    for i, layer in enumerate(told["layers"]):
+        maps, probs = array(written, f"layer{i}"), film[layer["address"]]
+        for token, group in enumerate(told["tokens"]):
+            wanted = probs[..., group["places"]].sum(-1)  # (steps, halves, heads, positions)
+            np.testing.assert_allclose(maps[:, :, :, token], wanted, atol=np.ptp(wanted) / 255)
+
+
+def test_pooled_maps_are_those_of_heat_maps(film, written):
+    words = [("a", [1]), ("cat", [2])]
+    for name, shots in {"pooled": [*film], "now": [film[1]]}.items():
+        wanted = word_maps(shots, words, grid=(4, 4))
+        found = array(written, name) if name == "pooled" else array(written, name)[1]
+        for one, key in zip(found, ("<start>", "a", "cat", "<end>", "<padding>"), strict=True):
+            np.testing.assert_allclose(one, wanted[key], atol=np.ptp(wanted[key]) / 255)
+
+
+def test_the_iou_is_that_of_the_maps(film, written):
+    (known,) = held(written)["known"]  # the prompt has no dog
+    assert known["token"] == 2 and known["rows"][3] == "00010000"
+    mask, words = np.eye(8, dtype=bool), [("a", [1]), ("cat", [2])]
+    for i, shots in enumerate([[*film], [film[0]], [film[1]], [film[2]]]):
+        maps = word_maps(shots, words, grid=(8, 8))
+        assert known["own"][i] == pytest.approx(iou_at(maps["cat"], mask, 0.6))
+        assert known["blind"][i] == pytest.approx(iou_at(-maps["<start>"], mask, 0.6))
+
+
+def test_curves_are_measured(film, written):
+    found = held(written)["curves"]
+    sizes = [np.sqrt(np.mean(frame["x"] ** 2)) for frame in film]
+    np.testing.assert_allclose(found["RMS of x"][""], sizes, rtol=1e-4)
+    a, b = film[1]["eps_uncond"], film[1]["eps_cond"]
+    moved = np.sqrt(np.mean((b - a) ** 2) / np.mean(a**2))
+    assert found["‖ε_cond − ε_uncond‖ / ‖ε_uncond‖"][""][1] == pytest.approx(moved, rel=1e-4)
+
+
+def test_blocks_that_were_probed_are_told(sd, tmp_path):
+    film = Film.shoot(sd, "a cat", steps=2, probes=page.probes(), out=tmp_path / "film")
+    told = held(film.to_html(tmp_path / "a.html").read_text("utf-8"))
+    first = told["blocks"][0]
+    means = film[first["address"]]  # (steps, halves, channels)
+    np.testing.assert_allclose(first["size"], np.sqrt((means[:, -1] ** 2).mean(-1)), rtol=1e-4)
+    sides = {re.match(r"unet\.(\w+?)_block", one["address"])[1] for one in told["blocks"]}
+    assert sides == {"down", "mid", "up"} and len(told["layers"]) > 5
+    expected = told["curves"]["variance of x"]["as the schedule has it"]
+    assert len(expected) == 2 and min(expected) > 0.2
+
+
+# --- sizes -------------------------------------------------------------------------------------
+
+
+def test_a_page_that_grows_too_large_gives_up_heads(film, tmp_path):
+    shapes = {}
+    for megabytes in (9, 0):
+        told = film.to_html(tmp_path / "a.html", megabytes=megabytes).read_text("utf-8")
+        shapes[megabytes] = held(told)["arrays"]["layer0"]["shape"]
+    assert shapes[9][:3] == [3, 2, 2] and shapes[0][:3] == [3, 2, 1]
+    for heads, shape in {"all steps": (1, 2, 2, 5), "none": (3, 2, 1, 5)}.items():
+        maps = page.layer_maps(film, reel.PROBS, [[i] for i in range(5)], heads)
+        assert maps.shape[:4] == shape
+        wanted = film[reel.PROBS].mean(0 if heads == "all steps" else 2)
+        np.testing.assert_allclose(maps.squeeze(), np.moveaxis(wanted, -1, -2), atol=1e-6)
+
+
+def test_a_film_without_attention_or_picture_is_shown_too(tmp_path):
+    folder = reel.write(tmp_path / "run", 2, asked=4)
+    film = Film.open(folder)
+    told = page.payload(film, {}, "none", page.DEFAULT)
+    assert told["picture"] is None and told["colours"] is None
+    assert [one["index"] for one in told["steps"]] == [0, 1]
+
+
+def test_a_film_of_no_step_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="has no step to show"):
+        Film.open(reel.write(tmp_path / "run", 0, asked=4)).to_html(tmp_path / "a.html")
+
+
+# --- what a film says runs nowhere -------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(tmp_path) -> str:
+    folder = reel.write(tmp_path / "run", 2)
+    facts = Film.open(folder).facts
+    tokens = ["<|startoftext|>", NASTY, "cat", "<|endoftext|>", "<|endoftext|>"]
+    said = dict.fromkeys(("negative", "weights", "backend", "precision"), NASTY)
+    write_json(folder / "film.json", {**facts, **said, "prompt": NASTY, "tokens": tokens})
+    return Film.open(folder).to_html(tmp_path / "a.html").read_text("utf-8")
+
+
+def test_nothing_of_a_film_is_markup(hostile, written):
+    told = held(hostile)
+    assert told["facts"]["prompt"] == NASTY and told["tokens"][1]["text"] == NASTY
+    assert "onerror=alert" in hostile and "<img src=x" not in hostile and "<!-- é" not in hostile
+    for sign in ("<script", "</script", "<img", "<!--", "<style"):
+        assert hostile.count(sign) == written.count(sign), sign
+
+
+def test_the_policy_names_the_very_scripts_and_styles(written, hostile):
+    for one in (written, hostile):
+        (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', one)
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        for kind, tag in (("script-src", "script"), ("style-src", "style")):
+            (body,) = re.findall(rf"<{tag}>(.*?)</{tag}>", one, re.DOTALL)
+            digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+            assert f"{kind} 'sha256-{digest}'" in policy
+
+
+def test_nothing_of_the_machine_is_told(film, written):
+    told = held(written)["facts"]
+    assert told.keys() <= set(page.TOLD) and str(film.folder) not in written
+
+
+def test_the_viewer_asks_for_nothing_and_is_small():
+    sources = [page.VIEWER / f"{name}.js" for name in page.SCRIPTS]
+    there = {path.name for path in page.VIEWER.iterdir()}
+    assert there == {"page.html", "style.css", *(f"{name}.js" for name in page.SCRIPTS)}
+    text = "".join(path.read_text("utf-8") for path in sources)
+    assert len(text) < 50_000
+    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import(", "eval(", "innerHTML", "http:"):
+        assert word not in text.replace("http://www.w3.org/2000/svg", ""), word

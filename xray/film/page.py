@@ -1,0 +1,353 @@
+"""A film as one page of HTML that opens anywhere: no server, no network, nothing to install.
+
+The page is viewer/page.html with viewer/*.css and *.js put into it, and the film's arrays as text:
+base64 of zlib of unsigned integers, with the range of each map beside them. Its policy (CSP) allows
+these very scripts and styles, by hash, and no request; all that the film says goes in as data.
+"""
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from stable_diffusion_tf import scheduler
+from stable_diffusion_tf.disk import whole_file
+from stable_diffusion_tf.errors import UsageError
+from xray.attention.attention import DEFAULT, INSIDE, SPECIAL, layers_in, numbered, word_maps
+from xray.attention.pooling import CROSS, Pooling
+from xray.measure import fit_latent_to_rgb, iou_at
+from xray.probe.addresses import matches
+
+from .html import data_uri
+from .storage import telling
+
+if TYPE_CHECKING:
+    from xray.probe.interventions import Probe
+
+    from .film import Film
+
+VIEWER = resources.files(__package__) / "viewer"
+SCRIPTS = (
+    "data",
+    "state",
+    "paint",
+    "picture",
+    "tokens",
+    "heads",
+    "pixel",
+    "model",
+    "curves",
+    "compare",
+    "hands",
+    "main",
+)  # in this order, one scope
+BLOCKS = ("unet.*.resnets.?", "unet.*.attentions.?")
+TOLD = (
+    "prompt",
+    "negative",
+    "seed",
+    "steps",
+    "guidance",
+    "eta",
+    "scheduler",
+    "weights",
+    "precision",
+    "backend",
+    "kernels",
+    "versions",
+)  # no path, nothing of the machine's user
+MEGABYTES = 9.0
+BITS = {"maps": np.uint8, "latents": np.uint16}
+
+
+def probes() -> "list[Probe]":
+    """What a page can show: every cross-attention, whole, and how active each block is."""
+    from xray.probe.interventions import Mean, Probe
+
+    return [Probe(CROSS), Probe(BLOCKS, Mean(("row", "column")))]
+
+
+def to_html(
+    film: "Film",
+    path: str | Path,
+    masks: Mapping[str, np.ndarray] | None = None,
+    megabytes: float = MEGABYTES,
+    pooling: Pooling = DEFAULT,
+) -> Path:
+    """Write the film as one page of HTML, and say where.
+
+    It shows what was filmed: the steps always; words, pixels and heads where `unet.*.attn2.probs`
+    was, whole or with Mean("head"); blocks where `probes()` were. masks: word → (H, W) bool, where
+    it is known; the page then tells the IoU of its map, and of the start token's. megabytes: the
+    most; where that is too little, heads come as means over steps, then not at all. pooling: of the
+    maps over all layers. Raises UsageError where the film has no step, or the disk is full.
+    """
+    if not len(film):
+        raise UsageError(f"{film.folder} has no step to show: {film.state}")
+    path = Path(path)
+    for heads in ("each step", "all steps", "none"):
+        page = write_page(payload(film, masks or {}, heads, pooling))
+        if len(page) <= megabytes * 1e6:
+            break
+    with telling(path), whole_file(path) as fresh:
+        fresh.write_bytes(page)
+    return path
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+
+class Packed(NamedTuple):
+    """An array on its way into the page: unsigned integers whose 0 and largest value stand for low
+    and high, one of each for every map, (…), along the first axes."""
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def write_page(told: Mapping[str, Any]) -> bytes:
+    """The page of a payload: what is no array goes in as JSON, each array as a script of its own
+    that nobody runs."""
+    arrays = {name: one for name, one in told.items() if isinstance(one, Packed)}
+    plain = {name: one for name, one in told.items() if name not in arrays}
+    plain["arrays"] = {
+        name: {
+            "shape": one.values.shape,
+            "bytes": one.values.itemsize,
+            "low": rounded(one.low),
+            "high": rounded(one.high),
+        }
+        for name, one in arrays.items()
+    }
+    script = "\n".join((VIEWER / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{script}\n}})();'
+    style = (VIEWER / "style.css").read_text("utf-8")
+    blobs = "\n".join(
+        f'<script type="text/plain" id="array-{name}">{packed(one.values)}</script>'
+        for name, one in arrays.items()
+    )
+    parts = {
+        "script-hash": hash_of(script),
+        "style-hash": hash_of(style),
+        "style": style,
+        "script": script,
+        "film": as_json(plain),
+        "arrays": blobs,
+    }
+    page = (VIEWER / "page.html").read_text("utf-8")
+    pieces = page.split("{{")  # each name is filled once, so nothing that is filled in is a name
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, _, rest = piece.partition("}}")
+        filled += [parts[name.strip()], rest]
+    return "".join(filled).encode()
+
+
+def hash_of(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def as_json(value: Any) -> str:
+    """JSON that ends no script and begins no comment, whatever it says."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def packed(values: np.ndarray) -> str:
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return base64.b64encode(zlib.compress(little.tobytes(), 9)).decode()
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """In a row, with digits enough for whole numbers of 16 bits."""
+    return [float(f"{value:.6g}") for value in np.ravel(values)]
+
+
+def quantised(values: np.ndarray, axes: int, kind: type) -> Packed:
+    """Every part of an array behind its first `axes` axes from its own smallest value to its own
+    largest."""
+    values = np.asarray(values, np.float64)
+    rest = tuple(range(axes, values.ndim))
+    low, high = (pick(values, axis=rest, keepdims=True) for pick in (np.min, np.max))
+    most = np.iinfo(kind).max
+    span = np.where(high > low, high - low, 1)
+    return Packed(np.rint((values - low) / span * most).astype(kind), low, high)
+
+
+# --- what a film tells -------------------------------------------------------------------------
+
+
+def payload(
+    film: "Film", masks: Mapping[str, np.ndarray], heads: str, pooling: Pooling
+) -> dict[str, Any]:
+    """All that the page knows: names and numbers, and arrays as `Packed`."""
+    latents = {name: film[name][:, 0] for name in ("x", "x0")}  # (steps, h, w, c)
+    ends = latents["x0"][-1:]
+    told: dict[str, Any] = {
+        "facts": {name: film.facts[name] for name in TOLD if name in film.facts},
+        "steps": [{"index": frame.index, "t": frame.t} for frame in film],
+        "picture": None if film.image is None else data_uri(film.image, max(film.image.shape)),
+        "size": None if film.image is None else [*film.image.shape[:2]],
+        "colours": colours(ends, film.image),
+        "curves": curves(film),
+        "blocks": blocks(film),
+        **{
+            name: quantised(np.moveaxis(one, -1, 1), 2, BITS["latents"])
+            for name, one in latents.items()
+        },
+    }
+    return told | attention(film, masks, heads, pooling)
+
+
+def colours(latent: np.ndarray, image: np.ndarray | None) -> dict[str, Any] | None:
+    """The linear map to colours that fits this very picture best, as x̂0 is shown; None where the
+    run did not get so far."""
+    if image is None:
+        return None
+    matrix, bias, r2 = fit_latent_to_rgb(latent, image[None])
+    return {"matrix": matrix.tolist(), "bias": bias.tolist(), "r2": None if r2 != r2 else r2}
+
+
+def curves(film: "Film") -> dict[str, dict[str, list[float]]]:
+    """Of each plot its lines, name → a number for each step: what x and x̂0 are like, what the
+    schedule expects (ᾱ·var(x0) + 1 − ᾱ, Ho et al., arXiv 2006.11239, eq. 4), and what the prompt
+    changes."""
+    found = {
+        "RMS of x": {"": [rms(frame["x"]) for frame in film]},
+        "RMS of x̂0": {"": [rms(frame["x0"]) for frame in film]},
+        "variance of x": {"measured": [float(np.var(frame["x"])) for frame in film]},
+    }
+    alphas, times = scheduler.alphas_cumprod(), [frame.t for frame in film]
+    if max(times) < len(alphas):
+        last = float(np.var(film[-1]["x0"]))
+        expected = alphas[times] * last + 1 - alphas[times]
+        found["variance of x"]["as the schedule has it"] = expected.tolist()
+    halves = [(frame["eps_uncond"], frame["eps_cond"]) for frame in film]
+    if any(np.any(a != b) for a, b in halves):
+        moved = [rms(b - a) / max(rms(a), 1e-12) for a, b in halves]
+        found["‖ε_cond − ε_uncond‖ / ‖ε_uncond‖"] = {"": moved}
+    return {
+        plot: {name: [float(f"{v:.6g}") for v in values] for name, values in lines.items()}
+        for plot, lines in found.items()
+    }
+
+
+def rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def blocks(film: "Film") -> list[dict[str, Any]]:
+    """The blocks of which the channels' means were read: how strong they are at each step, RMS, of
+    the prompt's half, and how far the prompt moves them."""
+    made = []
+    for name in film.names:
+        if not any(matches(pattern, name) for pattern in BLOCKS):
+            continue
+        value = film[name]
+        value = value.reshape(len(value), value.shape[1], -1)  # (steps, halves, …)
+        size = [rms(one) for one in value[:, -1]]
+        by = [rms(one[-1] - one[0]) / max(rms(one[0]), 1e-12) for one in value]
+        moved = by if value.shape[1] > 1 else None
+        made.append({"address": name, "size": size, "moved": moved})
+    return made
+
+
+def attention(
+    film: "Film", masks: Mapping[str, np.ndarray], heads: str, pooling: Pooling
+) -> dict[str, Any]:
+    """Tokens, the maps of each pooled over all layers, and each layer's own; {} where the film has
+    no cross-attention."""
+    layers = [name for name in film.names if matches(CROSS, name)]
+    if not layers:
+        return {}
+    halves = film.shape(layers[0])[0]
+    chosen = pooling if halves > 1 else Pooling(**{**vars(pooling), "half": "whole"})
+    layers_in([*film], chosen)
+    tokens = tokens_of(film, film.shape(layers[0])[-1])
+    latent = tuple(film.shape("x")[1:3])
+    grid = max((grid_of(film, name, latent) for name in layers), key=np.prod)
+    words = [(token["text"], token["places"]) for token in tokens if not token["special"]]
+    pooled = word_maps([*film], words, chosen, grid, latent)
+    now = [word_maps([frame], words, chosen, grid, latent) for frame in film]
+    order = [SPECIAL[0], *numbered([word for word, _ in words]), *SPECIAL[1:]][: len(tokens)]
+    found = {
+        "tokens": tokens,
+        "inside": INSIDE,
+        "layers": [],
+        "pooled": quantised(np.stack([pooled[n] for n in order]), 1, BITS["maps"]),
+        "now": quantised(np.stack([[one[n] for n in order] for one in now]), 2, BITS["maps"]),
+        "known": known(film, tokens, masks, chosen),
+    }
+    for i, name in enumerate(layers):
+        maps = layer_maps(film, name, [token["places"] for token in tokens], heads)
+        found[f"layer{i}"] = quantised(maps, 4, BITS["maps"])
+        steps, halves, count = maps.shape[:3]
+        side = grid_of(film, name, latent)
+        found["layers"].append({"address": name, "grid": side, "heads": count, "each": steps > 1})
+    return found
+
+
+def tokens_of(film: "Film", length: int) -> list[dict[str, Any]]:
+    """The chips: start, each token of the prompt, end, and the padding as one."""
+    pieces = film.facts.get("tokens") or [""] * length
+    last = next((i for i in range(1, length) if pieces[i] == pieces[-1]), length - 1)
+    groups = [(SPECIAL[0], [0], True)]
+    groups += [(pieces[i], [i], False) for i in range(1, last)]
+    groups += [(SPECIAL[1], [last], True), (SPECIAL[2], [*range(last + 1, length)], True)]
+    return [
+        {"text": text, "places": places, "special": special}
+        for text, places, special in groups
+        if places
+    ]
+
+
+def grid_of(film: "Film", name: str, latent: tuple[int, int]) -> list[int]:
+    """Rows and columns of a layer's positions."""
+    places, (h, w) = film.shape(name)[-2], latent
+    rows = round((places * h / w) ** 0.5)
+    return [rows, places // rows]
+
+
+def layer_maps(film: "Film", name: str, groups: Sequence[Sequence[int]], heads: str) -> np.ndarray:
+    """What each group of tokens gets in a layer, its sum: (steps, halves, heads, groups, places);
+    one step where heads come as their mean over steps, one head where they come as their mean."""
+    shots = []
+    for frame in film:
+        probs = frame[name]
+        probs = probs[:, None] if probs.ndim == 3 else probs  # (halves, heads, positions, tokens)
+        maps = np.stack([probs[..., list(places)].sum(-1) for places in groups], axis=2)
+        shots.append(maps.mean(1, keepdims=True) if heads == "none" else maps)
+    made = np.stack(shots)
+    return made if heads != "all steps" else made.mean(0, keepdims=True)
+
+
+def known(
+    film: "Film",
+    tokens: Sequence[Mapping[str, Any]],
+    masks: Mapping[str, np.ndarray],
+    pooling: Pooling,
+) -> list[dict[str, Any]]:
+    """Of each token whose word has a mask: the mask, and the IoU with its map and with where the
+    start token gets least, pooled and at each step."""
+    words = [(token["text"], token["places"]) for token in tokens if not token["special"]]
+    names = numbered([word for word, _ in words])
+    latent, made = tuple(film.shape("x")[1:3]), []
+    for word, mask in masks.items():
+        if word not in names:
+            continue
+        shots = [[*film], *([frame] for frame in film)]
+        maps = [word_maps(shot, words, pooling, mask.shape, latent) for shot in shots]
+        own, blind = (
+            [float(iou_at(sign * one[key], mask, INSIDE)) for one in maps]
+            for key, sign in ((word, 1), (SPECIAL[0], -1))
+        )
+        rows = ["".join("1" if cell else "0" for cell in row) for row in mask]
+        made.append({"token": 1 + names.index(word), "rows": rows, "own": own, "blind": blind})
+    return made
