@@ -5,8 +5,8 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 from keras import ops
+from PIL import Image
 
 from phantom.train import diffusion, layout, loop, photographs, text, vae
 from phantom.train.loop import Steps, Trapezoid
