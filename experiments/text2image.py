@@ -21,10 +21,11 @@ import tyro
 
 import stable_diffusion_tf
 from experiments.figures import text2image as figures
+from phantom.attribution.examples import masks_in
 from phantom.prompts import GRAMMAR, not_read
 from phantom.world import SIDE
 from xray import script
-from xray.film import Film
+from xray.film import Film, page
 from xray.options import EXAMPLE, Precision, Prompt, Sampling
 from xray.report import Control, Report
 
@@ -49,6 +50,8 @@ class Options(Sampling):
     """FILE of textual inversion, or '<name>=FILE' to call its word so; --words once for each."""
     preview: Path | None = None
     """a folder of TAESD, which paints x̂0 in a hundredth of the time."""
+    html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """write the run as one page to look into, run.html."""
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """print the phantom's words and grammar, and draw nothing."""
 
@@ -71,12 +74,10 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     sd.denoise(context, context, latent=latent, **run)  # not begun: it looks
     same = sd.predict_noise(np.repeat(latent, 2, 0), sd.timesteps(options.steps)[0], context)
     run |= {"negative": options.negative, "height": options.height, "width": options.width}
-    out = options.folder or tempfile.mkdtemp()
-    film = Film.shoot(sd, options.prompt, out=out, **run)
-    places = {"first": 0, "half way": len(film) // 2, "last": len(film) - 1}
-    signals = {
-        name: signal(film[i]["eps_uncond"], film[i]["eps_cond"]) for name, i in places.items()
-    }
+    out, probes = options.folder or Path(tempfile.mkdtemp()), page.probes() if options.html else ()
+    film = Film.shoot(sd, options.prompt, probes=probes, out=out, **run)
+    shown = {"first": film[0], "half way": film[len(film) // 2], "last": film[-1]}
+    signals = {n: signal(f["eps_uncond"], f["eps_cond"]) for n, f in shown.items()}
     most, still = signals["half way"], signal(*same)
     finding = f"Half way the prompt changes the predicted noise by {100 * most:.1f} %."
     passed = still < min(most, 1e-3) or sd.is_lcm
@@ -84,13 +85,12 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     return Report(
         finding,
         Control("the same prompt on both sides changes it", f"by {still:.2%}", passed, WRONG),
-        table=[
-            {"step": n, "t": film[i].t, "guidance signal": signals[n]} for n, i in places.items()
-        ],
+        table=[{"step": n, "t": f.t, "guidance signal": signals[n]} for n, f in shown.items()],
         figure=figures.two_rows(film, sd.preview if options.preview else sd.decode_latent, finding),
         pictures={f"image-x{k}": film.image.repeat(k, 0).repeat(k, 1)} if k > 1 else {},
         notes=notes,
         film=options.folder,
+        page=film.to_html(out / "run.html", masks_in(film.image)) if options.html else None,
     )
 
 

@@ -51,6 +51,7 @@ class Report:
     tensors: name → array. pictures: name → (H, W, 3) uint8 or a Figure, more files than the sheet.
     tables: name → more tables, which are saved and not printed.
     notes: what the user should know before the table, a line each. film: the folder of a film.
+    page: a film as HTML.
     """
 
     finding: str
@@ -63,6 +64,7 @@ class Report:
     tables: Mapping[str, Sequence[Mapping[str, Value]]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     film: Path | None = None
+    page: Path | None = None
 
     def __str__(self) -> str:
         """As a script prints it."""
@@ -101,8 +103,9 @@ class Report:
         for name, rows in self.tables.items():
             made[name] = folder / f"{name}.csv"
             write_table(rows, made[name])
-        if self.film:
-            made["film"] = self.film
+        for kind in ("film", "page"):
+            if place := getattr(self, kind):
+                made[kind] = place
         files = {kind: str(path.relative_to(folder)) for kind, path in made.items()}
         write_json({**facts, **self.as_data(), "files": files}, folder / JSON)
         return {**made, "report": folder / JSON}

@@ -16,7 +16,7 @@ API = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 PARTS = {  # title → module: what of it is shown
     "The model": {"stable_diffusion_tf": "StableDiffusion Step UsageError"},
     "Look inside": {"xray": "taps run instrument Probe Mean Edit Feed PerStep capture gradient"},
-    "Films": {"xray": "Film Cache"},
+    "Films": {"xray": "Film Cache", "xray.film.page": "probes to_html"},
     "Attention": {"xray": "heat_maps HeatMap", "xray.attention": "maps word_maps phrases Pooling"},
     "Tensors": {"xray": "DebugTensor"},
     "Two models": {

@@ -22,6 +22,7 @@ from stable_diffusion_tf.checkpoint.open import SHIPPED
 from tests import interrupt
 from tests.formats import Call, Global, write_zip
 from tests.stable_diffusion_tf.test_taesd import draw_tensors, write_taesd
+from tests.xray.film.test_page import held
 from xray import measure, script
 from xray.pictures import photograph
 from xray.report import read_report
@@ -105,6 +106,17 @@ def test_text2image_reads_a_learned_word_and_previews(tmp_path, monkeypatch, cap
     plain, seen = (only(tmp_path / out / "text2image") for out in ("plain", "tiny"))
     assert (plain / "image.png").read_bytes() == (seen / "image.png").read_bytes()
     assert (plain / "figure.png").read_bytes() != (seen / "figure.png").read_bytes()
+
+
+@pytest.mark.usefixtures("loaded")
+def test_text2image_writes_the_run_as_one_page(tmp_path, monkeypatch, capfd):
+    words = ["a cat on a red background", "--html", "--steps", 4, "--out", tmp_path]
+    call(text2image.main, *words, monkeypatch=monkeypatch)
+    folder = only(tmp_path / "text2image")
+    assert f"page     {folder / 'run.html'}" in capfd.readouterr().out
+    told = held((folder / "run.html").read_text("utf-8"))
+    assert told["facts"]["prompt"] == words[0] and len(told["layers"]) > 5 and told["blocks"]
+    assert read_report(folder / "report.json")[1]["files"]["page"] == "run.html"
 
 
 def test_text2image_lists_the_words_and_draws_nothing(tmp_path, monkeypatch, capfd):
