@@ -21,7 +21,7 @@ from stable_diffusion_tf.disk import whole_file
 from stable_diffusion_tf.errors import UsageError
 from xray.attention.attention import DEFAULT, INSIDE, SPECIAL, layers_in, numbered, word_maps
 from xray.attention.pooling import CROSS, Pooling
-from xray.measure import fit_latent_to_rgb, iou_at
+from xray.measure import fit_latent_to_rgb, iou_at, resize_by_area
 from xray.probe.addresses import matches
 
 from .html import data_uri
@@ -63,6 +63,14 @@ TOLD = (
     "versions",
 )  # no path, nothing of the machine's user
 MEGABYTES = 9.0
+SAVINGS = (
+    "nothing",
+    "heads of single steps",
+    "heads",
+    "the half without the prompt",
+    "places beyond 32 × 32",
+)
+FEW = 32
 BITS = {"maps": np.uint8, "latents": np.uint16}
 
 
@@ -85,14 +93,15 @@ def to_html(
     It shows what was filmed: the steps always; words, pixels and heads where `unet.*.attn2.probs`
     was, whole or with Mean("head"); blocks where `probes()` were. masks: word → (H, W) bool, where
     it is known; the page then tells the IoU of its map, and of the start token's. megabytes: the
-    most; where that is too little, heads come as means over steps, then not at all. pooling: of the
-    maps over all layers. Raises UsageError where the film has no step, or the disk is full.
+    most; where that is too little, more and more is left out, in the order of SAVINGS, and the page
+    says what. pooling: of the maps over all layers. Raises UsageError where the film has no step,
+    or the disk is full.
     """
     if not len(film):
         raise UsageError(f"{film.folder} has no step to show: {film.state}")
     path = Path(path)
-    for heads in ("each step", "all steps", "none"):
-        page = write_page(payload(film, masks or {}, heads, pooling))
+    for saved in range(len(SAVINGS)):
+        page = write_page(payload(film, masks or {}, saved, pooling))
         if len(page) <= megabytes * 1e6:
             break
     with telling(path), whole_file(path) as fresh:
@@ -181,11 +190,19 @@ def quantised(values: np.ndarray, axes: int, kind: type) -> Packed:
     return Packed(np.rint((values - low) / span * most).astype(kind), low, high)
 
 
+class Some(list):
+    """Some frames of a film, with the names of its axes."""
+
+    def __init__(self, film: "Film", frames: Sequence[Any]):
+        super().__init__(frames)
+        self.dims = film.dims
+
+
 # --- what a film tells -------------------------------------------------------------------------
 
 
 def payload(
-    film: "Film", masks: Mapping[str, np.ndarray], heads: str, pooling: Pooling
+    film: "Film", masks: Mapping[str, np.ndarray], saved: int, pooling: Pooling
 ) -> dict[str, Any]:
     """All that the page knows: names and numbers, and arrays as `Packed`."""
     latents = {name: film[name][:, 0] for name in ("x", "x0")}  # (steps, h, w, c)
@@ -203,7 +220,7 @@ def payload(
             for name, one in latents.items()
         },
     }
-    return told | attention(film, masks, heads, pooling)
+    return told | attention(film, masks, saved, pooling)
 
 
 def colours(latent: np.ndarray, image: np.ndarray | None) -> dict[str, Any] | None:
@@ -260,7 +277,7 @@ def blocks(film: "Film") -> list[dict[str, Any]]:
 
 
 def attention(
-    film: "Film", masks: Mapping[str, np.ndarray], heads: str, pooling: Pooling
+    film: "Film", masks: Mapping[str, np.ndarray], saved: int, pooling: Pooling
 ) -> dict[str, Any]:
     """Tokens, the maps of each pooled over all layers, and each layer's own; {} where the film has
     no cross-attention."""
@@ -269,27 +286,28 @@ def attention(
         return {}
     halves = film.shape(layers[0])[0]
     chosen = pooling if halves > 1 else Pooling(**{**vars(pooling), "half": "whole"})
-    layers_in([*film], chosen)
+    layers_in(film, chosen)
     tokens = tokens_of(film, film.shape(layers[0])[-1])
     latent = tuple(film.shape("x")[1:3])
     grid = max((grid_of(film, name, latent) for name in layers), key=np.prod)
     words = [(token["text"], token["places"]) for token in tokens if not token["special"]]
-    pooled = word_maps([*film], words, chosen, grid, latent)
-    now = [word_maps([frame], words, chosen, grid, latent) for frame in film]
+    pooled = word_maps(film, words, chosen, grid, latent)
+    now = [word_maps(Some(film, [frame]), words, chosen, grid, latent) for frame in film]
     order = [SPECIAL[0], *numbered([word for word, _ in words]), *SPECIAL[1:]][: len(tokens)]
     found = {
         "tokens": tokens,
         "inside": INSIDE,
+        "saved": [*SAVINGS[1 : 1 + saved]],
         "layers": [],
         "pooled": quantised(np.stack([pooled[n] for n in order]), 1, BITS["maps"]),
         "now": quantised(np.stack([[one[n] for n in order] for one in now]), 2, BITS["maps"]),
         "known": known(film, tokens, masks, chosen),
     }
     for i, name in enumerate(layers):
-        maps = layer_maps(film, name, [token["places"] for token in tokens], heads)
+        places = [token["places"] for token in tokens]
+        maps, side = layer_maps(film, name, places, saved, tuple(grid_of(film, name, latent)))
         found[f"layer{i}"] = quantised(maps, 4, BITS["maps"])
         steps, halves, count = maps.shape[:3]
-        side = grid_of(film, name, latent)
         found["layers"].append({"address": name, "grid": side, "heads": count, "each": steps > 1})
     return found
 
@@ -315,17 +333,26 @@ def grid_of(film: "Film", name: str, latent: tuple[int, int]) -> list[int]:
     return [rows, places // rows]
 
 
-def layer_maps(film: "Film", name: str, groups: Sequence[Sequence[int]], heads: str) -> np.ndarray:
-    """What each group of tokens gets in a layer, its sum: (steps, halves, heads, groups, places);
-    one step where heads come as their mean over steps, one head where they come as their mean."""
+def layer_maps(
+    film: "Film", name: str, groups: Sequence[Sequence[int]], saved: int, grid: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """What each group of tokens gets in a layer, its sum: (steps, halves, heads, groups, places),
+    less what is saved (one step, one head, one half), and the rows and columns of the places."""
     shots = []
     for frame in film:
         probs = frame[name]
         probs = probs[:, None] if probs.ndim == 3 else probs  # (halves, heads, positions, tokens)
         maps = np.stack([probs[..., list(places)].sum(-1) for places in groups], axis=2)
-        shots.append(maps.mean(1, keepdims=True) if heads == "none" else maps)
+        maps = maps.mean(1, keepdims=True) if saved >= SAVINGS.index("heads") else maps
+        shots.append(maps[-1:] if saved >= SAVINGS.index("the half without the prompt") else maps)
     made = np.stack(shots)
-    return made if heads != "all steps" else made.mean(0, keepdims=True)
+    if saved == SAVINGS.index("heads of single steps") and made.shape[2] > 1:
+        made = made.mean(0, keepdims=True)
+    if saved >= SAVINGS.index("places beyond 32 × 32") and max(grid) > FEW:
+        old, grid = grid, tuple(-(-side * FEW // max(grid)) for side in grid)
+        square = made.reshape(*made.shape[:-1], *old)
+        made = resize_by_area(square, *grid).reshape(*made.shape[:-1], -1)
+    return made, grid
 
 
 def known(
@@ -342,7 +369,7 @@ def known(
     for word, mask in masks.items():
         if word not in names:
             continue
-        shots = [[*film], *([frame] for frame in film)]
+        shots = [film, *(Some(film, [frame]) for frame in film)]
         maps = [word_maps(shot, words, pooling, mask.shape, latent) for shot in shots]
         own, blind = (
             [float(iou_at(sign * one[key], mask, INSIDE)) for one in maps]

@@ -71,7 +71,7 @@ def test_maps_of_layers_are_the_films(film, written):
 
 def test_pooled_maps_are_those_of_heat_maps(film, written):
     words = [("a", [1]), ("cat", [2])]
-    for name, shots in {"pooled": [*film], "now": [film[1]]}.items():
+    for name, shots in {"pooled": film, "now": [film[1]]}.items():
         wanted = word_maps(shots, words, grid=(4, 4))
         found = array(written, name) if name == "pooled" else array(written, name)[1]
         for one, key in zip(found, ("<start>", "a", "cat", "<end>", "<padding>"), strict=True):
@@ -117,18 +117,30 @@ def test_a_page_that_grows_too_large_gives_up_heads(film, tmp_path):
     for megabytes in (9, 0):
         told = film.to_html(tmp_path / "a.html", megabytes=megabytes).read_text("utf-8")
         shapes[megabytes] = held(told)["arrays"]["layer0"]["shape"]
-    assert shapes[9][:3] == [3, 2, 2] and shapes[0][:3] == [3, 2, 1]
-    for heads, shape in {"all steps": (1, 2, 2, 5), "none": (3, 2, 1, 5)}.items():
-        maps = page.layer_maps(film, reel.PROBS, [[i] for i in range(5)], heads)
-        assert maps.shape[:4] == shape
-        wanted = film[reel.PROBS].mean(0 if heads == "all steps" else 2)
-        np.testing.assert_allclose(maps.squeeze(), np.moveaxis(wanted, -1, -2), atol=1e-6)
+    assert shapes[9][:3] == [3, 2, 2] and shapes[0][:3] == [3, 1, 1]
+    groups = [[i] for i in range(5)]
+    for saved, shape in enumerate([(3, 2, 2, 5), (1, 2, 2, 5), (3, 2, 1, 5), (3, 1, 1, 5)]):
+        maps, grid = page.layer_maps(film, reel.PROBS, groups, saved, (4, 4))
+        assert maps.shape == (*shape, 16) and grid == (4, 4)
+        wanted = np.moveaxis(film[reel.PROBS], -1, -2)  # (steps, halves, heads, tokens, positions)
+        wanted = wanted.mean(0, keepdims=True) if saved == 1 else wanted
+        wanted = wanted.mean(2, keepdims=True) if saved > 1 else wanted
+        np.testing.assert_allclose(maps, wanted[:, -1:] if saved == 3 else wanted, atol=1e-6)
+    assert held(told)["saved"] == [*page.SAVINGS[1:]]
+
+
+def test_fine_layers_come_as_means_of_places_at_last(film, monkeypatch):
+    monkeypatch.setattr(page, "FEW", 2)
+    maps, grid = page.layer_maps(film, reel.PROBS, [[2]], 4, (4, 4))
+    assert maps.shape == (3, 1, 1, 1, 4) and grid == (2, 2)
+    probs = film[reel.PROBS][:, -1].mean(1)[..., 2].reshape(3, 2, 2, 2, 2).mean((2, 4))
+    np.testing.assert_allclose(maps.reshape(3, 2, 2), probs, atol=1e-6)
 
 
 def test_a_film_without_attention_or_picture_is_shown_too(tmp_path):
     folder = reel.write(tmp_path / "run", 2, asked=4)
     film = Film.open(folder)
-    told = page.payload(film, {}, "none", page.DEFAULT)
+    told = page.payload(film, {}, 0, page.DEFAULT)
     assert told["picture"] is None and told["colours"] is None
     assert [one["index"] for one in told["steps"]] == [0, 1]
 

@@ -95,7 +95,7 @@ async function main() {
   document.title = prompt || "A film of a run";
   byId("prompt").textContent = prompt || "(no prompt)";
   byId("facts").textContent = [negative && `without: ${negative}`, `seed ${seed}`, `${steps} steps`, `guidance ${guidance}`,
-    eta ? `η ${eta}` : "", weights, `${precision} on ${backend}`].filter(Boolean).join(" · ");
+    eta ? `η ${eta}` : "", film.saved?.length ? `not in this page: ${film.saved.join(", ")}` : "", weights, `${precision} on ${backend}`].filter(Boolean).join(" · ");
   Object.assign(state, { step: film.steps.length - 1, show: film.image ? "picture" : "x0",
     token: film.tokens ? firstWord(film) : null });
   Object.assign(state, readAddress(film));
