@@ -15,7 +15,7 @@ LOWEST := $(shell sed -n 's/^keras>=\([0-9.]*\),.*/\1/p' requirements.txt).0
 CHOSEN := $(if $(BACKEND),--backend $(BACKEND))
 
 .DELETE_ON_ERROR:
-.PHONY: help run test arithmetic keras parity browser-test lint gallery bench phantom
+.PHONY: help run lab test arithmetic keras parity browser-test lint gallery bench phantom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ help: ## list the targets
 run: .venv/.$(if $(filter openvino,$(BACKEND)),openvino,runtime) ## draw a picture from words, then take a picture through the encoder and back
 	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background" $(CHOSEN)
 	$(PY) experiments/test_image_encoder.py $(CHOSEN)
+
+lab: .venv/.lab ## open the live page in a browser: type, look inside, change
+	$(PY) -m xray.lab $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 test: .venv/.test ## the tests: no network, no download, no GPU
 	$(PY) -m pytest $(TWO)
@@ -84,7 +87,12 @@ $(PY):
 	@$(PIP) -r $<
 	@touch $@
 
-.venv/.test: requirements-test.txt requirements-openvino.txt .venv/.runtime
+.venv/.test: requirements-test.txt requirements-openvino.txt requirements-lab.txt .venv/.runtime
+	@echo "installing $< into .venv"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/.lab: requirements-lab.txt .venv/.runtime
 	@echo "installing $< into .venv"
 	@$(PIP) -r $<
 	@touch $@

@@ -20,6 +20,7 @@ FLOORS = [  # each may import what stands before it, and nobody what stands afte
     {"xray.methods", "xray.script", "xray.pictures"},
     {"weights"},
     {"phantom"},
+    {"xray.lab"},
     {"experiments"},
 ]
 

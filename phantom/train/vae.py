@@ -33,10 +33,15 @@ PHOTOGRAPHS = 0.1  # of the pictures
 
 
 class Autoencoder(keras.Model):
-    """Encoder, a sample of the posterior, decoder; adds the weighted KL divergence to its loss."""
+    """Encoder, a sample of the posterior, decoder; adds the weighted KL divergence to its loss.
 
-    def __init__(self, config: VAEConfig, seed: int = 0):
+    hardy: noise on the latent besides, as a share of each channel's deviation: what a UNet gets
+    nearly right is then drawn nearly right.
+    """
+
+    def __init__(self, config: VAEConfig, seed: int = 0, hardy: float = 0.0):
         super().__init__(name="autoencoder")
+        self.hardy = hardy
         self.encoder = VAEEncoder(config, name="vae_encoder")
         self.decoder = VAEDecoder(config, name="vae_decoder")
         self.noise = keras.random.SeedGenerator(seed)
@@ -50,6 +55,8 @@ class Autoencoder(keras.Model):
         variance = ops.square(deviation)
         kl = 0.5 * ops.mean(ops.square(mean) + variance - 1 - ops.log(variance))
         self.add_loss(KL_WEIGHT * kl)
+        spread = ops.std(mean, axis=(0, 1, 2), keepdims=True)
+        deviation = ops.sqrt(variance + ops.square(self.hardy * spread))
         return ops.cast(self.decoder(mean + deviation * noise), "float32")
 
 
@@ -81,6 +88,7 @@ def main(
     out: Path = PHANTOM,
     start_from: Path | None = None,
     decoder_only: bool = False,
+    hardy: float = 0.0,
 ) -> None:
     """Train the image encoder and decoder.
 
@@ -92,10 +100,11 @@ def main(
         start_from: a checkpoint folder whose vae to train on; by default a fresh start.
         decoder_only: keep the encoder of start_from as it is, so that a UNet trained on its
             latents stays true while the pictures grow sharper.
+        hardy: noise on the latent, as a share of its deviation, beside that of the posterior.
     """
     keras.utils.set_random_seed(seed)
     with precisions.precision(precision):
-        model = Autoencoder(CONFIG)
+        model = Autoencoder(CONFIG, seed, hardy)
     model(keras.KerasTensor((None, 64, 64, 3)))
     start_quiet(model.encoder)
     if start_from:

@@ -111,6 +111,7 @@ async function main() {
   painters.push((seen) => stages.forEach((stage) => stage.paint(stage, seen)));
   addEventListener("hashchange", () => { Object.assign(state, readAddress(film)); draw(); });
   draw();
+  window.viewer = { film, state, set, openSecond, shownMap: () => shownMap(film, state) };
   document.body.dataset.ready = "yes"; // for who waits for it
 }
 

@@ -20,6 +20,7 @@ function set(changes) {
   preview = {};
   history.replaceState(null, "", `#${new URLSearchParams(written())}`);
   draw();
+  dispatchEvent(new Event("pinned")); // for a page around this one
 }
 
 function look(changes) {

@@ -1,0 +1,199 @@
+"use strict";
+// The lab: what is typed becomes a run, its steps come as they are computed, and its film opens below.
+
+const byId = (id) => document.getElementById(id);
+const frame = byId("film");
+let model = null, changes = [], running = null, before = null, shown = null;
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(key, value);
+    else if (value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+async function asked(path, said) {
+  const how = said === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(said) };
+  const answer = await fetch(path, how), told = await answer.json();
+  if (!answer.ok) throw new Error(told.said);
+  return told;
+}
+
+// --- the prompt ----------------------------------------------------------------------------------
+
+let typed = 0;
+
+async function readPrompt() {
+  const mine = ++typed;
+  const told = await asked("/check", { prompt: byId("prompt").value });
+  if (mine !== typed) return;
+  const words = told.words.map((word) => element("span", word.unknown ? { class: "unknown" } : {}, `${word.text} `));
+  const near = Object.entries(told.near).map(([word, some]) => `never saw “${word}”${some.length ? `; it knows ${some.join(", ")}` : ""}`);
+  byId("reading").replaceChildren(...words, element("span", { class: "dim" }, near.join(" · ")));
+}
+
+// Chips of which no sentence can be made that the phantom was not taught.
+function makeWorld(world) {
+  const select = (options, label) => element("select", { "aria-label": label, change: write }, ...options.map((o) => element("option", { value: o }, o || "—")));
+  const sizes = ["", ...world.sizes.filter(Boolean)];
+  const [size, thing, side, size2, thing2, ground] = [
+    select(sizes, "size"), select(world.things, "thing"), select(["", ...world.sides, "and"], "side"),
+    select(sizes.filter((s) => s !== "big"), "size of the second"), select(world.things, "second thing"), select(world.colours, "background"),
+  ];
+  thing2.selectedIndex = 1;
+  const noun = (text) => `${/^[aeiou]/.test(text) ? "an" : "a"} ${text}`;
+  function write() {
+    const two = side.value !== "";
+    size2.hidden = thing2.hidden = !two;
+    const first = noun(`${size.value} ${thing.value}`.trim()), second = noun(`${size2.value} ${thing2.value}`.trim());
+    byId("prompt").value = `${first}${two ? ` ${side.value} ${second}` : ""} on a ${ground.value} background`;
+    readPrompt();
+  }
+  byId("world").append(size, thing, side, size2, thing2, element("span", {}, "on"), ground);
+  byId("world").hidden = false;
+  write();
+}
+
+// --- a run ---------------------------------------------------------------------------------------
+
+async function draw() {
+  const number = (id) => Number(byId(id).value);
+  const ask = { prompt: byId("prompt").value, negative: byId("negative").value, steps: number("steps"),
+    guidance: number("guidance"), eta: number("eta"), seed: number("seed"), changes: changes.map(({ said, ...change }) => change) };
+  try {
+    const { run } = await asked("/runs", ask);
+    follow(run);
+  } catch (error) {
+    tell(error.message);
+  }
+}
+
+function follow(run) {
+  running?.source.close();
+  const source = new EventSource(`/runs/${run}/events`);
+  running = { run, source };
+  byId("live").hidden = false;
+  byId("stop").disabled = false;
+  tell("waiting for its turn");
+  source.onmessage = ({ data }) => HEARD[JSON.parse(data).kind](JSON.parse(data));
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) over("the lab is closed; what was finished lies on the disk"); };
+}
+
+const HEARD = {
+  begun: ({ notes, python }) => { tell(notes.join(" · ") || "begun"); byId("python").textContent = python; },
+  step: ({ index, of, t, seconds, picture }) => {
+    byId("preview").src = picture;
+    const left = (seconds / (index + 1)) * (of - index - 1);
+    tell(`step ${index + 1} of ${of}, t = ${t}${left > 2 ? `, about ${Math.round(left)} s left` : ""}`);
+  },
+  done: ({ film, seconds, picture, found }) => {
+    byId("preview").src = picture;
+    over(`done in ${seconds} s`);
+    byId("found").textContent = Object.entries(found).map(([name, value]) =>
+      typeof value === "boolean" ? `${name} ${value ? "as asked" : "not as asked"}` : `${value} of 255 ${name}`).join(" · ");
+    show(film, shown);
+    listFilms();
+  },
+  stopped: () => { over("stopped"); listFilms(); },
+  failed: ({ said }) => over(said),
+};
+
+function over(said) {
+  running?.source.close();
+  running = null;
+  byId("stop").disabled = true;
+  tell(said);
+}
+
+function tell(said) {
+  byId("live").hidden = false;
+  byId("progress").textContent = said;
+}
+
+// --- films ---------------------------------------------------------------------------------------
+
+// Open a film below; where another is named, that stands beside it.
+function show(film, other = null) {
+  frame.hidden = false;
+  frame.onload = async () => {
+    await ready();
+    frame.style.height = `${frame.contentDocument.documentElement.scrollHeight + 40}px`;
+    frame.contentWindow.addEventListener("pinned", makeActs);
+    if (other && other !== film) await frame.contentWindow.viewer.openSecond(await (await fetch(`/films/${other}`)).text());
+    frame.style.height = `${frame.contentDocument.documentElement.scrollHeight + 40}px`;
+    makeActs();
+    document.body.dataset.shown = film;
+  };
+  shown = film;
+  frame.src = `/films/${film}`;
+}
+
+async function ready() {
+  while (!frame.contentWindow.viewer) await new Promise((done) => setTimeout(done, 20));
+}
+
+async function listFilms() {
+  const films = await asked("/films");
+  byId("films").replaceChildren(...films.map(({ film, prompt, seed }) => element("li", {},
+    element("button", { type: "button", class: "open", click: () => show(film) }, `${prompt} · seed ${seed}`),
+    element("button", { type: "button", title: "beside the one that is shown", click: () => shown && show(shown, film) }, "beside"),
+    element("a", { href: `/films/${film}`, download: `${film}.html` }, "save"))));
+}
+
+// --- changes -------------------------------------------------------------------------------------
+
+function add(change, said) {
+  changes.push({ ...change, said });
+  listChanges();
+}
+
+function listChanges() {
+  byId("list").replaceChildren(...changes.map((change, i) => element("li", {}, `${change.said} `,
+    element("button", { type: "button", "aria-label": `without: ${change.said}`, click: () => { changes.splice(i, 1); listChanges(); } }, "×"))));
+}
+
+// What can be done to what is pinned.
+function makeActs() {
+  const { film, state } = frame.contentWindow.viewer;
+  const acts = [], button = (label, act) => acts.push(element("button", { type: "button", click: act }, label));
+  const token = film.tokens && state.token !== null ? film.tokens[state.token] : null;
+  if (token) {
+    const weight = element("input", { type: "number", step: "0.5", value: "2", "aria-label": "weight" });
+    button(`silence “${token.text}”`, () => add({ kind: "weigh", tokens: token.places, factor: 0 }, `“${token.text}” silenced`));
+    button(`weigh “${token.text}” by`, () => add({ kind: "weigh", tokens: token.places, factor: Number(weight.value) }, `“${token.text}” × ${weight.value}`));
+    acts.push(weight);
+    if (!token.special) {
+      const word = element("input", { placeholder: "another word", "aria-label": "another word" });
+      button(`go from “${token.text}” to`, () => add({ kind: "direction", old: token.text, new: word.value, factor: 1 }, `the direction from “${token.text}” to “${word.value}”`));
+      acts.push(word);
+    }
+  }
+  if (state.layer !== "all") {
+    const block = model.blocks.find((one) => state.layer.startsWith(`${one}.`));
+    if (state.head !== "mean") button(`head ${state.head} off`, () => add({ kind: "head", address: state.layer, head: state.head }, `head ${state.head} of ${block} off`));
+    button(`${block} off`, () => add({ kind: "off", address: block }, `${block} off`));
+    if (shown) button(`patch ${block} from this run`, () => add({ kind: "patch", address: block, film: shown }, `${block} from ${shown}`));
+  }
+  byId("acts").replaceChildren(...acts);
+}
+
+// --- the beginning -------------------------------------------------------------------------------
+
+async function main() {
+  model = await asked("/model");
+  document.title = `The lab: ${model.name}`;
+  byId("prompt").maxLength = model.longest;
+  byId("prompt").value = "a photograph of an astronaut riding a horse";
+  if (model.world) makeWorld(model.world);
+  byId("prompt").addEventListener("input", readPrompt);
+  byId("ask").addEventListener("submit", (event) => { event.preventDefault(); draw(); });
+  byId("stop").addEventListener("click", () => running && asked(`/runs/${running.run}/stop`, {}));
+  history.replaceState(null, "", "/"); // the token need not stay in the address
+  await listFilms();
+  document.body.dataset.ready = "yes";
+}
+
+main();
