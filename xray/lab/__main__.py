@@ -9,6 +9,8 @@ from stable_diffusion_tf.errors import UsageError
 from xray import script
 from xray.options import Precision
 
+PHANTOMS = ("phantom", "phantom-registers")
+
 
 def main(
     weights: str = "phantom",
@@ -42,7 +44,8 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     token, listener = secrets.token_urlsafe(24), listening(host, port)
     port = listener.getsockname()[1]
-    app = make_app(Runner(sd, out), token, host, port)
+    others = [name for name in PHANTOMS if name != weights] if weights in PHANTOMS else []
+    app = make_app(Runner(sd, out, others), token, host, port)
     link = f"http://{host}:{port}/?token={token}"
     print(f"the lab is open at {link}\nfilms go to {out}; Ctrl-C closes it", flush=True)
     if browser:

@@ -26,7 +26,8 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Ask:
-    """A run."""
+    """A run. weights: one of the models that the lab offers, "" its first; back: a film whose
+    picture is walked back to noise, from which the run then begins."""
 
     prompt: str
     negative: str = ""
@@ -34,6 +35,8 @@ class Ask:
     guidance: float = 7.5
     eta: float = 0.0
     seed: int = 0
+    weights: str = ""
+    back: str = ""
     changes: tuple[Change, ...] = ()
 
 
@@ -60,6 +63,8 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # field → its test
     "guidance": (number(-50, 50), "a number from -50 to 50"),
     "eta": (number(0, 1), "a number from 0 to 1"),
     "seed": (whole(0, 2**32 - 1), "a whole number"),
+    "weights": (text, "a model's name"),
+    "back": (text, "a film's name"),
 }
 OF_CHANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "address": (text, "an address"),

@@ -20,9 +20,10 @@ from phantom.prompts import marks, not_read
 from phantom.world import SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
-from xray import measure
+from xray import measure, script
 from xray.film import Film, page
 from xray.film.storage import Frame, frame_path
+from xray.methods.ddim_inversion import ddim_invert
 
 from .asks import Ask
 from .changes import Places, edits_of, python_of
@@ -72,10 +73,15 @@ class Run:
 
 
 class Runner:
-    """Takes runs in their order and films each into a folder of its own."""
+    """Takes runs in their order and films each into a folder of its own.
 
-    def __init__(self, sd: "StableDiffusion", out: Path):
+    others: models that a run may ask for beside the first, by name; each is loaded when it is first
+    asked for.
+    """
+
+    def __init__(self, sd: "StableDiffusion", out: Path, others: Sequence[str] = ()):
         self.sd, self.out, self.places = sd, out, Places(sd)
+        self.models = {sd.checkpoint.place.name: sd} | dict.fromkeys(others)
         self.runs: OrderedDict[str, Run] = OrderedDict()
         self.waiting: queue.Queue[Run] = queue.Queue(WAITING)
         self.lock = threading.Lock()
@@ -83,9 +89,14 @@ class Runner:
         threading.Thread(target=self.work, daemon=True).start()
 
     def start(self, ask: Ask) -> Run:
-        """Raises UsageError where too many runs wait, or a change cannot be made."""
-        for change in ask.changes:
-            self.places.check(change)
+        """Raises UsageError where too many runs wait, or something is asked that is not there."""
+        if ask.weights and ask.weights not in self.models:
+            raise UsageError(f"the lab has no {ask.weights!r}; it has {', '.join(self.models)}")
+        if ask.back and ask.back not in self.films():
+            raise UsageError(f"there is no film {ask.back[:80]!r}")
+        if not ask.weights or self.models[ask.weights] is self.sd:
+            for change in ask.changes:
+                self.places.check(change)
         with self.lock:
             name = self.new_name()
             run = Run(name, ask)
@@ -153,11 +164,14 @@ class Runner:
         ask, started = run.ask, time.perf_counter()
         if run.stopping:
             raise Stopped
-        run.tell("begun", notes=not_read(self.sd, ask.prompt), python=self.python(ask))
+        sd = self.model(ask.weights)
+        places = self.places if sd is self.sd else Places(sd)
+        python = python_of(ask, sd.checkpoint.place.name, places)
+        run.tell("begun", notes=not_read(sd, ask.prompt), python=python)
         films = self.open_all(change.film for change in ask.changes)
-        edits = edits_of(self.sd, ask, self.places, films)
+        edits = edits_of(sd, ask, places, films)
         film = Film.shoot(
-            self.sd,
+            sd,
             ask.prompt,
             negative=ask.negative,
             steps=ask.steps,
@@ -166,6 +180,7 @@ class Runner:
             seed=ask.seed,
             probes=page.probes(),
             edits=edits,
+            latent=self.walked_back(sd, ask),
             out=self.out / run.name,
             progress=self.telling(run, started),
         )
@@ -179,8 +194,24 @@ class Runner:
         )
         self.last = film.image
 
-    def python(self, ask: Ask) -> str:
-        return python_of(ask, self.sd.checkpoint.place.name, self.places)
+    def model(self, name: str) -> "StableDiffusion":
+        """Loaded when it is first asked for."""
+        if not name:
+            return self.sd
+        if self.models[name] is None:
+            self.models[name] = script.load_model(name)
+        return self.models[name]
+
+    def walked_back(self, sd: "StableDiffusion", ask: Ask) -> np.ndarray | None:
+        """The noise that a film's picture is walked back to by its own prompt, unguided."""
+        if not ask.back:
+            return None
+        film = Film.open(self.films()[ask.back])
+        if film.image is None:
+            raise UsageError(f"{ask.back} has no picture to walk back from")
+        context, uncond = np.split(sd.encode_text([film.facts["prompt"], ""]), 2)
+        latent = sd.encode_image(film.image[None])
+        return ddim_invert(sd, context, latent, uncond, ask.steps, 1.0)
 
     def telling(self, run: Run, started: float) -> Callable[[Sequence[int]], Iterator[int]]:
         """A bar for the run: after every step what it came to, read from the disk."""

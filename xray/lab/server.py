@@ -26,7 +26,8 @@ from stable_diffusion_tf.errors import UsageError
 from .asks import LONGEST, read_ask
 from .runner import Runner
 
-FILES = resources.files(__package__) / "page"
+HERE = resources.files(__package__)
+FILES = HERE / "page"
 KINDS = {"lab.js": "text/javascript", "lab.css": "text/css"}
 LARGEST = 20_000  # bytes of what a page posts
 POLICY = (
@@ -118,6 +119,8 @@ async def model(request: Request) -> Response:
         "blocks": places.blocks,
         "heads": places.heads,
         "longest": LONGEST,
+        "models": [*request.app.state.runner.models],
+        "tours": read_tours(),
     }
     if sd.size == SIDE and not sd.known_tokens.all():
         told["world"] = {
@@ -147,6 +150,12 @@ async def check(request: Request) -> Response:
             "of its world": of_its_world(prompt),
         }
     )
+
+
+def read_tours() -> list[dict[str, Any]]:
+    """The guided tours, in the order of their files' names."""
+    files = sorted((HERE / "tours").iterdir(), key=lambda file: file.name)
+    return [json.loads(file.read_text("utf-8")) for file in files]
 
 
 # --- runs --------------------------------------------------------------------------------------

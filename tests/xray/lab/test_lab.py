@@ -10,7 +10,7 @@ import pytest
 from stable_diffusion_tf.errors import UsageError
 from xray.film import Film
 from xray.lab import runner as runners
-from xray.lab.asks import Ask, Change
+from xray.lab.asks import Ask, Change, read_ask
 from xray.lab.changes import Places, edits_of, python_of
 from xray.lab.runner import Run, Runner, Stopped
 
@@ -184,6 +184,46 @@ def test_only_films_of_the_lab_are_named(runner, tmp_path):
     assert [*runner.films()] == ["20260101-000000-000"]
     assert runner.page_of("../outside") is None and runner.page_of("notes") is None
     assert runner.page_of("20260101-000000-000") is None  # no step
+
+
+def test_a_picture_is_walked_back_and_drawn_again(runner):
+    first = finished(runner, Ask(PROMPT, steps=20, guidance=1))
+    again = finished(runner, Ask(PROMPT, steps=20, guidance=1, back=first.name, seed=9))
+    images = [Film.open(runner.films()[run.name]).image.astype(float) for run in (first, again)]
+    fresh = finished(runner, Ask(PROMPT, steps=20, guidance=1, seed=9))
+    other = Film.open(runner.films()[fresh.name]).image
+    near, far = (np.abs(images[0] - image).mean() for image in (images[1], other))
+    assert near < far / 2
+    with pytest.raises(UsageError, match="there is no film"):
+        runner.start(Ask(PROMPT, back="../outside"))
+
+
+def test_another_model_is_loaded_when_it_is_asked_for(sd, tmp_path):
+    runner = Runner(sd, tmp_path, ["phantom-registers"])
+    assert runner.models["phantom-registers"] is None
+    run = finished(runner, Ask(PROMPT, steps=2, weights="phantom-registers"))
+    assert run.events[-1]["kind"] == "done" and "registers" in run.events[0]["python"]
+    assert Film.open(runner.films()[run.name]).facts["weights"] == "phantom-registers"
+    with pytest.raises(UsageError, match="the lab has no '/etc'"):
+        runner.start(Ask(PROMPT, weights="/etc"))
+
+
+def test_every_tour_asks_for_runs_that_can_be_made(runner):
+    from xray.lab.server import read_tours
+
+    tours = read_tours()
+    assert len(tours) == 5
+    for tour in tours:
+        films = 0
+        for stop in tour["stops"]:
+            assert stop.keys() <= {"say", "ask", "view"} and len(stop["say"]) < 260
+            if asked := stop.get("ask"):
+                back = asked.pop("back", None)
+                assert back in (None, "the last", "the first") and (not back or films)
+                ask, films = read_ask(asked), films + 1
+                assert not runner.sd.unknown_words(ask.prompt)
+                assert ask.weights in ("", "phantom", "phantom-registers")
+        assert films
 
 
 # --- the server --------------------------------------------------------------------------------

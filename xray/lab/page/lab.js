@@ -62,10 +62,14 @@ function makeWorld(world) {
 async function draw() {
   const number = (id) => Number(byId(id).value);
   const ask = { prompt: byId("prompt").value, negative: byId("negative").value, steps: number("steps"),
-    guidance: number("guidance"), eta: number("eta"), seed: number("seed"), changes: changes.map(({ said, ...change }) => change) };
+    guidance: number("guidance"), eta: number("eta"), seed: number("seed"), weights: byId("weights").value,
+    changes: changes.map(({ said, ...change }) => change) };
+  await send(ask);
+}
+
+async function send(ask) {
   try {
-    const { run } = await asked("/runs", ask);
-    follow(run);
+    follow((await asked("/runs", ask)).run);
   } catch (error) {
     tell(error.message);
   }
@@ -79,7 +83,13 @@ function follow(run) {
   byId("stop").disabled = false;
   tell("waiting for its turn");
   source.onmessage = ({ data }) => HEARD[JSON.parse(data).kind](JSON.parse(data));
-  source.onerror = () => { if (source.readyState === EventSource.CLOSED) over("the lab is closed; what was finished lies on the disk"); };
+  source.onerror = async () => {
+    try {
+      await asked("/films"); // it answers: the source connects again, and hears all from the first on
+    } catch {
+      over("the lab is closed; what was finished lies on the disk");
+    }
+  };
 }
 
 const HEARD = {
@@ -94,8 +104,9 @@ const HEARD = {
     over(`done in ${seconds} s`);
     byId("found").textContent = Object.entries(found).map(([name, value]) =>
       typeof value === "boolean" ? `${name} ${value ? "as asked" : "not as asked"}` : `${value} of 255 ${name}`).join(" · ");
-    show(film, shown);
+    byId("guessing").checked ? guessFor(film) : show(film, shown);
     listFilms();
+    tour?.films.push(film);
   },
   stopped: () => { over("stopped"); listFilms(); },
   failed: ({ said }) => over(said),
@@ -116,7 +127,7 @@ function tell(said) {
 // --- films ---------------------------------------------------------------------------------------
 
 // Open a film below; where another is named, that stands beside it.
-function show(film, other = null) {
+function show(film, other = null, then = () => {}) {
   frame.hidden = false;
   frame.onload = async () => {
     await ready();
@@ -125,6 +136,7 @@ function show(film, other = null) {
     if (other && other !== film) await frame.contentWindow.viewer.openSecond(await (await fetch(`/films/${other}`)).text());
     frame.style.height = `${frame.contentDocument.documentElement.scrollHeight + 40}px`;
     makeActs();
+    then();
     document.body.dataset.shown = film;
   };
   shown = film;
@@ -180,6 +192,84 @@ function makeActs() {
   byId("acts").replaceChildren(...acts);
 }
 
+// --- a guess -------------------------------------------------------------------------------------
+
+const INSIDE = 0.6; // of a map's range, as the film's page has it
+
+// The picture alone, to paint on; its film opens when the guess is made.
+async function guessFor(film) {
+  const { words } = await asked("/check", { prompt: byId("prompt").value });
+  byId("guessed").replaceChildren(...words.map((word) => element("option", { value: word.tokens[0] }, word.text)));
+  byId("guessed").selectedIndex = Math.min(1, words.length - 1);
+  const pen = byId("guess").getContext("2d");
+  pen.clearRect(0, 0, 16, 16);
+  byId("guess").hidden = byId("hold").hidden = false;
+  frame.hidden = true;
+  byId("held").onclick = () => holdGuess(film);
+}
+
+function paintGuess(event) {
+  if (!event.buttons) return;
+  const box = byId("guess").getBoundingClientRect(), pen = byId("guess").getContext("2d");
+  pen.fillStyle = "#ffb000";
+  pen.fillRect(Math.floor(16 * (event.clientX - box.left) / box.width), Math.floor(16 * (event.clientY - box.top) / box.height), 1, 1);
+}
+
+function holdGuess(film) {
+  const painted = byId("guess").getContext("2d").getImageData(0, 0, 16, 16).data.filter((_, i) => i % 4 === 3);
+  const token = Number(byId("guessed").value), word = byId("guessed").selectedOptions[0].textContent;
+  byId("guess").hidden = byId("hold").hidden = true;
+  show(film, null, () => {
+    const { viewer } = frame.contentWindow;
+    viewer.set({ token, other: null, layer: "all", span: "all" });
+    const { values, rows, columns } = viewer.shownMap();
+    const low = Math.min(...values), high = Math.max(...values);
+    let both = 0, either = 0;
+    values.forEach((value, i) => {
+      const [row, column] = [Math.floor(Math.floor(i / columns) * 16 / rows), Math.floor((i % columns) * 16 / columns)];
+      const [map, guess] = [value >= low + INSIDE * (high - low), painted[16 * row + column] > 0];
+      both += map && guess;
+      either += map || guess;
+    });
+    tell(`your guess and the map of “${word}” meet with an IoU of ${(both / Math.max(either, 1)).toFixed(2)}`);
+  });
+}
+
+// --- tours ---------------------------------------------------------------------------------------
+
+let tour = null; // { stops, at, films }
+
+function makeTours(tours) {
+  byId("tour").append(...tours.map(({ title }, i) => element("option", { value: i }, title)));
+  byId("tour").addEventListener("change", ({ target }) => {
+    tour = target.value === "" ? null : { stops: tours[target.value].stops, at: -1, films: [] };
+    byId("guide").hidden = !tour;
+    changes = [];
+    listChanges();
+    if (tour) step(1);
+  });
+  byId("next").addEventListener("click", () => step(1));
+  byId("back").addEventListener("click", () => step(-1));
+}
+
+function step(way) {
+  tour.at = Math.min(Math.max(tour.at + way, 0), tour.stops.length - 1);
+  const { say, ask, view } = tour.stops[tour.at];
+  byId("say").textContent = say;
+  byId("stop-of").textContent = `${tour.at + 1} of ${tour.stops.length}`;
+  byId("back").disabled = tour.at === 0;
+  byId("next").disabled = tour.at === tour.stops.length - 1;
+  if (ask && way > 0) {
+    byId("prompt").value = ask.prompt;
+    const { back, weights, ...rest } = ask;
+    const films = { "the last": tour.films.at(-1), "the first": tour.films[0] };
+    readPrompt();
+    send({ ...rest, ...(back && films[back] ? { back: films[back] } : {}),
+      ...(model.models.includes(weights) ? { weights } : {}) });
+  }
+  if (view && !frame.hidden) frame.contentWindow.location.hash = view;
+}
+
 // --- the beginning -------------------------------------------------------------------------------
 
 async function main() {
@@ -188,6 +278,11 @@ async function main() {
   byId("prompt").maxLength = model.longest;
   byId("prompt").value = "a photograph of an astronaut riding a horse";
   if (model.world) makeWorld(model.world);
+  byId("weights").append(...model.models.map((name) => element("option", { value: name }, name)));
+  byId("which").hidden = model.models.length < 2;
+  makeTours(model.tours);
+  byId("guess").addEventListener("pointermove", paintGuess);
+  byId("guess").addEventListener("pointerdown", paintGuess);
   byId("prompt").addEventListener("input", readPrompt);
   byId("ask").addEventListener("submit", (event) => { event.preventDefault(); draw(); });
   byId("stop").addEventListener("click", () => running && asked(`/runs/${running.run}/stop`, {}));
