@@ -43,7 +43,10 @@ def in_this_python(line: str, out: Path) -> list[str]:
 
 def test_the_shell_commands_are_the_known_ones():
     assert lines("sh")[:2] == ["make run", "make test"]
-    for target in ("run", "test", "arithmetic", "keras", "gallery", "parity", "bench", "phantom"):
+    for target in (
+        *("run", "lab", "test", "arithmetic", "keras", "gallery", "parity", "bench", "phantom"),
+        "browser-test",
+    ):
         assert run(["make", "-n", target], ROOT)
         assert f"make {target}" in README
 
@@ -96,4 +99,4 @@ def test_the_python_runs(code, loaded, tmp_path, monkeypatch, capsys):
 
 def test_every_link_leads_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        assert (ROOT / target.partition("#")[0]).exists(), target

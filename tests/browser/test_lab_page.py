@@ -79,6 +79,9 @@ def test_chips_make_only_sentences_that_the_phantom_knows(page):
     page.locator("#world select").nth(5).select_option("blue")
     assert page.input_value("#prompt") == "an apple left of a dog on a blue background"
     expect(page.locator("#reading .unknown")).to_have_count(0)
+    page.fill("#prompt", "a small cat above a dog on a red background")
+    chips = [chip.input_value() for chip in page.locator("#world select").all()]
+    assert chips == ["small", "cat", "above", "", "dog", "red"]
 
 
 def test_unknown_words_are_struck_through(page):
