@@ -52,9 +52,11 @@ function makeWorld(world) {
     byId("prompt").value = `${first}${two ? ` ${side.value} ${second}` : ""} on a ${ground.value} background`;
     readPrompt();
   }
+  const a = `an? (?:(${sizes.filter(Boolean).join("|")}) )?(.+?)`;
+  const sentence = new RegExp(`^${a}(?: (${world.sides.join("|")}|and) ${a})? on a (\\w+) background$`);
   // What is typed, where it is such a sentence, shows in the chips.
   byId("prompt").addEventListener("input", () => {
-    const said = /^an? (?:(\w+) )??(.+?)(?: (left of|right of|above|below|and) an? (?:(\w+) )??(.+?))? on a (\w+) background$/.exec(byId("prompt").value);
+    const said = sentence.exec(byId("prompt").value);
     if (!said || !world.things.includes(said[2]) || !world.colours.includes(said[6])) return;
     [[size, said[1]], [thing, said[2]], [side, said[3]], [size2, said[4]], [thing2, said[5] ?? thing2.value], [ground, said[6]]]
       .forEach(([chip, value]) => { chip.value = value ?? ""; });
