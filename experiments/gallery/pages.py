@@ -20,6 +20,7 @@ import tyro
 from PIL import Image
 
 from stable_diffusion_tf.errors import UsageError
+from xray.film import Film
 from xray.report import FIGURE, JSON, PRINTED, Report, read_report, table_lines, told
 
 from .published import BESIDE, BLOCKS, READERS, Beside
@@ -27,6 +28,8 @@ from .published import BESIDE, BLOCKS, READERS, Beside
 EXPERIMENTS = Path(__file__).resolve().parents[1]
 GALLERY = EXPERIMENTS.parent / "docs" / "gallery"
 INDEX = "README.md"
+MEGABYTES = 4.0  # of a film's page, which is too large for git
+MORE = {"text2image": ("--html",)}  # so that its film holds what a page shows
 ESCAPED = re.compile(r"([*<>|\\`])")
 
 
@@ -74,6 +77,8 @@ def draw(name: str, weights: str, out: Path) -> bool:
         for file in pictures:
             pack(folder / file, out / image_of(name, file))
         shutil.copyfile(folder / JSON, out / f"{name}.json")
+        if "film" in facts["files"]:
+            Film.open(folder).to_html(out / f"{name}.html", megabytes=MEGABYTES)
     (out / f"{name}.md").write_text(write_page(name, report, facts), encoding="utf-8")
     print(f"{name:36} {time.perf_counter() - started:4.0f} s  {report.finding}", flush=True)
     return True
@@ -86,7 +91,7 @@ def run(name: str, weights: str, scratch: Path) -> Path:
     """One script in a process of its own, in the empty folder `scratch`; where it saved. Raises
     RuntimeError where it ends with an error, its control's too."""
     model = str(Path(weights).absolute()) if os.sep in weights else weights
-    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", model]
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", model, *MORE.get(name, ())]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError((done.stderr or done.stdout).strip().rpartition("\n")[2])
@@ -127,6 +132,12 @@ def write_page(name: str, report: Report, facts: Mapping[str, Any]) -> str:
     rows = "\n".join(table_lines(report.table[:PRINTED]))
     rest = len(report.table) - PRINTED
     cut = f"\n… and {rest} rows more, in {name}.json" if rest > 0 else ""
+    film = (
+        "\n\n`make gallery` writes the run beside this page as one that opens anywhere: "
+        f"{name}.html."
+        if "film" in facts["files"]
+        else ""
+    )
     where = f"{kernels['cpu']}, {kernels['instruction_set']}, {kernels['threads']} threads"
     return f"""# {escape(story.question)}
 
@@ -140,7 +151,7 @@ Control: {escape(str(report.control))}
 .venv/bin/python experiments/{name}.py
 ```
 
-{escape(story.reading)}
+{escape(story.reading)}{film}
 
 {shown}```text
 {rows}{cut}
