@@ -24,7 +24,7 @@ import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 
-from . import camera, export, html, page, replay
+from . import camera, export, page, replay
 from .damage import find_damage, within
 from .metadata import read_facts
 from .storage import (
@@ -71,7 +71,7 @@ class Film:
     replay = replay.replay
     to_npz, to_xarray, to_tensorboard = export.to_npz, export.to_xarray, export.to_tensorboard
     to_html = page.to_html
-    _repr_html_ = html.as_html
+    _repr_html_ = page.as_html
 
     @classmethod
     def open(cls, folder: str | Path) -> "Film":

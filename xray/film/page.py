@@ -10,6 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,7 @@ from xray.attention.pooling import CROSS, Pooling
 from xray.measure import fit_latent_to_rgb, iou_at, resize_by_area
 from xray.probe.addresses import matches
 
+from . import html
 from .html import data_uri
 from .storage import telling
 
@@ -71,6 +73,7 @@ SAVINGS = (
     "places beyond 32 × 32",
 )
 FEW = 32
+SMALL = 760  # pixels, the height of the page in a notebook
 BITS = {"maps": np.uint8, "latents": np.uint16}
 
 
@@ -107,6 +110,18 @@ def to_html(
     with telling(path), whole_file(path) as fresh:
         fresh.write_bytes(page)
     return path
+
+
+def as_html(film: "Film") -> str:
+    """As a notebook shows it: what was asked, and the page in small, in a frame of its own."""
+    told = html.as_html(film)
+    if not len(film):
+        return told
+    try:
+        page = write_page(payload(film, {}, SAVINGS.index("heads"), DEFAULT)).decode()
+    except (UsageError, ValueError):  # a film of other shapes than a model's
+        return told
+    return f'{told}<iframe srcdoc="{escape(page)}" width="100%" height="{SMALL}"></iframe>'
 
 
 # --- the page ----------------------------------------------------------------------------------

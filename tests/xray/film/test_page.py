@@ -5,6 +5,7 @@ How it looks and what the hands do is tested in a browser: tests/browser.
 
 import base64
 import hashlib
+import html
 import json
 import re
 import zlib
@@ -194,3 +195,14 @@ def test_the_viewer_asks_for_nothing_and_is_small():
     assert len(text) < 50_000
     for word in ("fetch(", "XMLHttpRequest", "WebSocket", "import(", "eval(", "innerHTML", "http:"):
         assert word not in text.replace("http://www.w3.org/2000/svg", ""), word
+
+
+def test_a_notebook_shows_the_page_in_small(film, tmp_path, hostile):
+    shown = film._repr_html_()
+    assert shown.startswith("<div>") and shown.count("<iframe ") == 1
+    (inner,) = re.findall(r'srcdoc="([^"]*)"', shown)
+    told = held(html.unescape(inner))
+    assert told["arrays"]["layer0"]["shape"][2] == 1 and told["facts"]["prompt"] == "a cat"
+    assert "<script" not in shown  # all of it is one attribute
+    empty = Film.open(reel.write(tmp_path / "none", 0, asked=4))
+    assert "iframe" not in empty._repr_html_()
