@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from keras import ops
 from PIL import Image
+from safetensors.numpy import load_file
 
 from phantom.train import diffusion, layout, loop, photographs, text, vae
 from phantom.train.loop import Steps, Trapezoid
 from phantom.world import FAMILY, THINGS, scenes
 from stable_diffusion_tf import StableDiffusion, layers, precisions
+from stable_diffusion_tf.checkpoint.folder import FILES, read_json
 from stable_diffusion_tf.checkpoint.write import write_part
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.tokenizer import Tokenizer
@@ -302,3 +304,57 @@ def test_one_picture_in_ten_is_a_photograph(monkeypatch):
     images, same = vae.draw_batch(np.random.default_rng(0), 400)
     real = (np.abs(images - images[:, :1, :1]).max((1, 2, 3)) < 1e-6).mean()
     assert images is same and 0.05 < real < 0.15 and images.min() >= -1
+
+
+# --- the image encoder and decoder, trained on -------------------------------------------------
+
+
+@pytest.fixture
+def small_vae(tmp_path, monkeypatch):
+    """Folders: in `begun` a checkpoint with a small VAE that was trained for a step."""
+    monkeypatch.setattr(vae, "CONFIG", VAE)
+    monkeypatch.setattr(vae, "psnr_of", lambda model: 0.0)
+    monkeypatch.setattr(vae, "photographs", lambda: (Image.new("RGB", (70, 70)),))
+    monkeypatch.setattr(loop, "STATES", tmp_path / "first")
+    vae.main(steps=1, precision="float32", out=tmp_path / "begun")
+    return tmp_path
+
+
+def read_vae(folder):
+    return load_file(folder / "vae" / FILES["vae"])
+
+
+def test_the_decoder_alone_goes_on_while_the_encoder_stays(small_vae, monkeypatch):
+    monkeypatch.setattr(loop, "STATES", small_vae / "second")
+    begun, on = small_vae / "begun", small_vae / "on"
+    vae.main(2, precision="float32", out=on, start_from=begun, decoder_only=True)
+    before, after = read_vae(begun), read_vae(on)
+    same = {name: np.array_equal(before[name], after[name]) for name in before}
+    assert all(same[name] for name in before if name.startswith(("encoder", "quant")))
+    assert not all(same[name] for name in before if name.startswith("decoder"))
+    scales = [read_json(folder / "vae" / "config.json")["scaling_factor"] for folder in (begun, on)]
+    assert scales[0] == scales[1]
+
+
+def test_noise_on_the_latent_is_a_share_of_its_own_deviation():
+    images = np.random.default_rng(0).uniform(-1, 1, (16, 64, 64, 3)).astype(np.float32)
+    moved = {}
+    for hardy in (0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        model = vae.Autoencoder(VAE, 0, hardy)
+        model(keras.KerasTensor((None, 64, 64, 3)))
+        vae.start_quiet(model.encoder)
+        seen = []
+        model.decoder.call = lambda latent, seen=seen: seen.append(latent) or latent
+        model(images)
+        mean, deviation = look_at_latent(model, images)
+        moved[hardy] = (ops.convert_to_numpy(seen[-1]) - mean).std((0, 1, 2)), mean.std((0, 1, 2))
+        assert moved[hardy][0] == pytest.approx(
+            np.sqrt(deviation**2 + (hardy * moved[hardy][1]) ** 2), rel=0.1
+        )
+
+
+def look_at_latent(model, images):
+    """The posterior's mean, and the mean deviation of each channel."""
+    mean, deviation = posterior(ops.cast(model.encoder(images), "float32"))
+    return ops.convert_to_numpy(mean), ops.convert_to_numpy(deviation).mean((0, 1, 2))
