@@ -301,14 +301,14 @@ def look_ahead(
     """Address → bytes that will be read in the UNet in one step, by the probes without a reduce;
     what a reduce leaves is known only when it has been computed."""
     from xray.probe.addresses import matches, patterns_of
-    from xray.probe.survey import asked, skeleton_of, taps
+    from xray.probe.survey import asked, unet_taps
 
     whole = [p for probe in probes if probe.reduce is None for p in patterns_of(probe.pattern)]
     if not whole:
         return {}
-    latent, *others = asked(sd, "unet")
-    latent = np.broadcast_to(np.float32(0), (latent.shape[0], *start.shape[1:]))
-    seen = taps(skeleton_of(sd, "unet"), latent, *others)
+    latent, *others = [(spec.shape, spec.dtype) for spec in asked(sd, "unet")]
+    latent = (latent[0][0], *start.shape[1:]), latent[1]
+    seen = unet_taps(sd.unet_config, (latent, *others))
     found = [tap for tap in seen if any(matches(pattern, tap.address) for pattern in whole)]
     return {tap.address: math.prod(tap.shape) * start.itemsize for tap in found}
 

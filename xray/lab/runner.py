@@ -4,6 +4,7 @@ import base64
 import io
 import queue
 import re
+import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -148,7 +149,16 @@ class Runner:
 
     # --- the work ------------------------------------------------------------------------------
 
+    def warm(self) -> None:
+        """A run of one step that nobody asked for, so that all is compiled when somebody does."""
+        if self.sd.size == SIDE:  # of a large model it would take long
+            with tempfile.TemporaryDirectory() as folder:
+                quiet = {"progress": lambda rows: rows, "steps": 1}
+                film = Film.shoot(self.sd, "", probes=page.probes(), out=folder, **quiet)
+                self.preview(film[0]["x0"])
+
     def work(self) -> None:
+        self.warm()
         while True:
             run = self.waiting.get()
             try:

@@ -13,6 +13,7 @@ from keras import tree
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.checkpoint.strict import skeleton
 from stable_diffusion_tf.compiled import gaps_told
+from stable_diffusion_tf.config import UNetConfig
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.layers import Tap
 from stable_diffusion_tf.pipeline import NETWORKS
@@ -158,6 +159,12 @@ def skeleton_of(sd: StableDiffusion, part: str) -> keras.Model:
         return sd.networks[part]
     config = {"text_encoder": sd.text_config, "unet": sd.unet_config}.get(part, sd.vae_config)
     return bare(part, config)
+
+
+@lru_cache(maxsize=16)
+def unet_taps(config: UNetConfig, given: tuple[tuple[tuple[int, ...], str], ...]) -> list[TapInfo]:
+    """The values of a UNet of this anatomy, for such arrays; looked for once."""
+    return survey(bare("unet", config), [keras.KerasTensor(*spec) for spec in given])
 
 
 @lru_cache(maxsize=16)
