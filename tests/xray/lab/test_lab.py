@@ -149,7 +149,8 @@ def test_only_so_many_runs_wait_and_are_kept(runner, monkeypatch):
     gate = threading.Event()
     monkeypatch.setattr(runner, "film", lambda run: (gate.wait(60), run.tell("stopped")))
     runs = [runner.start(Ask(PROMPT))]
-    time.sleep(0.2)  # it is taken from the queue
+    while not runner.waiting.empty():  # until it is taken; before, the model is compiled
+        time.sleep(0.02)
     runs += [runner.start(Ask(PROMPT)) for _ in range(runners.WAITING)]
     with pytest.raises(UsageError, match="too many runs wait"):
         runner.start(Ask(PROMPT))
