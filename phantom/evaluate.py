@@ -6,7 +6,6 @@ other. The judge itself is judged first, on real scenes. The control is the same
 against shuffled prompts: what is right by luck.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from phantom.judge import Findings, Verdict, judge, verdict
-from phantom.prompts import known_things
+from phantom.prompts import check_size, known_things
 from phantom.world import (
     CORE,
-    SIDE,
     Scene,
     for_evaluation,
     phrase,
@@ -34,6 +32,7 @@ from stable_diffusion_tf.progress import progress_bar
 from xray import measure, plots, script
 from xray.pictures import photograph, read_image
 from xray.plain_figure import PlainFigure
+from xray.report import write_json
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -116,8 +115,7 @@ def main(
         "table": [asdict(row) for row in rows],
         "pictures": [describe(*all_of) for all_of in zip(told, findings, verdicts, strict=True)],
     }
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (folder / "report.json").write_text(text, encoding="utf-8")
+    write_json(report, folder / "report.json")
     title = f"{sd.checkpoint.place.name}, {steps} steps, guidance {guidance:g}, seed {seed}"
     draw_sheet(told, pictures, verdicts, title).savefig(folder / "sheet.png", dpi=150)
     print("\n".join(table(rows)))
@@ -291,8 +289,7 @@ def look_at_numbers(
         raise UsageError(f"{prompts} prompts: two of each kind are the least; try --prompts 300")
     if batch < 1:
         raise UsageError(f"a batch of {batch} pictures; try --batch 25")
-    if sd.size != SIDE:
-        raise UsageError(f"these weights draw {sd.size} pixels, and the phantom's world has {SIDE}")
+    check_size(sd)
     nothing = np.zeros((1, 1, 1), np.float32)
     sd.denoise(nothing, nothing, steps, guidance, seed=seed, progress=list)  # not begun: it looks
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from phantom.judge import MARGIN, Findings, judge
 from phantom.world import BACKGROUNDS, CORE, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
+from stable_diffusion_tf.errors import UsageError
 from xray.measure import Estimate, share_of
 
 if TYPE_CHECKING:
@@ -159,6 +160,12 @@ def mask_between(images: np.ndarray, prompt: str, other: str, unknown: np.ndarra
                 square[top : next(ends), left : next(ends)] = True
     found = squares.any((1, 2), keepdims=True)
     return np.where(found, squares if things else ~squares, unknown)
+
+
+def check_size(sd: "StableDiffusion") -> None:
+    """Raises UsageError for a model whose pictures the judge does not know."""
+    if sd.size != SIDE:
+        raise UsageError(f"these weights draw {sd.size} pixels, and the phantom's world has {SIDE}")
 
 
 def known_things(sd: "StableDiffusion") -> tuple[str, ...]:

@@ -8,7 +8,6 @@ range, heads and boxes are chosen on other scenes (seed + 1) than those that are
 are over pictures.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phantom.prompts import check_size
 from phantom.world import BACKGROUNDS, SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.progress import progress_bar
 from xray import script
-from xray.report import as_data, save_picture
+from xray.report import as_data, save_picture, write_json
 
 from . import figure, sanity
 from .examples import Example, drawn, looked_at, told
@@ -112,8 +112,7 @@ def score(
 
 def load(weights: str) -> "StableDiffusion":
     sd = script.load_model(weights)
-    if sd.size != SIDE:
-        raise UsageError(f"these weights draw {sd.size} pixels, and the phantom's world has {SIDE}")
+    check_size(sd)
     return sd
 
 
@@ -230,8 +229,7 @@ def save(folder: Path, tables: Mapping, settings: Settings) -> None:
             for name, found in tables.items()
         },
     }
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (folder / "report.json").write_text(text, encoding="utf-8")
+    write_json(report, folder / "report.json")
 
 
 def row_as_data(row: Row) -> dict:

@@ -12,6 +12,7 @@ from xray.attention import CROSS
 from .examples import Example
 from .methods import Method
 from .methods.grids import enlarged, of_words
+from .rating import best_iou
 
 COUNTS = (1, 2, 4, 8)  # of heads, of which the best number is taken
 SHARES = np.arange(0.1, 1, 0.1)
@@ -29,9 +30,13 @@ def chosen_heads(known: Sequence[Example]) -> Method:
         masks += [one.masks[word] for word in one.things]
         one.case.seen.clear()
     known_masks = np.array(masks)
-    ranked = sorted(maps, key=lambda head: -best_iou(np.array(maps[head]), known_masks))
+
+    def score(found: np.ndarray) -> float:
+        return best_iou(found, known_masks, SHARES)[0]
+
+    ranked = sorted(maps, key=lambda head: -score(np.array(maps[head])))
     means = {n: np.mean([maps[head] for head in ranked[:n]], axis=0) for n in COUNTS}
-    count = max(COUNTS, key=lambda n: best_iou(means[n], known_masks))
+    count = max(COUNTS, key=lambda n: score(means[n]))
     best = set(ranked[:count])
 
     def method(case: Case) -> dict[str, np.ndarray]:
@@ -49,8 +54,3 @@ def of_heads(case: Case) -> Iterator[tuple[Head, dict[str, np.ndarray]]]:
             words = of_words(layer[:, head].mean(0), case.words)
             maps = enlarged(words.reshape(-1, side, side), SIDE)
             yield (at, head), dict(zip(case.words, measure.between_extremes(maps), strict=True))
-
-
-def best_iou(maps: np.ndarray, masks: np.ndarray) -> float:
-    """At the one share of the range that suits them best."""
-    return max(float(measure.iou_at(maps, masks, share).mean()) for share in SHARES)

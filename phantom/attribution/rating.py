@@ -48,9 +48,16 @@ SCORES = ("iou", "mass", "pointing", "leakage", "causal")
 
 def best_share(words: list[Word], method: str) -> float:
     """The share at which the mean IoU is best."""
-    maps, masks = stacked(words, method)
-    means = [measure.iou_at(maps, masks, share).mean() for share in SHARES]
-    return float(SHARES[np.argmax(means)])
+    return best_iou(*stacked(words, method))[1]
+
+
+def best_iou(
+    maps: np.ndarray, masks: np.ndarray, shares: np.ndarray = SHARES
+) -> tuple[float, float]:
+    """The best mean IoU of maps with masks, (n, 64, 64) each, at one share for all; the share."""
+    means = [float(measure.iou_at(maps, masks, share).mean()) for share in shares]
+    best = int(np.argmax(means))
+    return means[best], float(shares[best])
 
 
 def rate(words: list[Word], method: str, share: float) -> Row:

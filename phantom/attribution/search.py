@@ -5,7 +5,6 @@ held-out scenes of two things. It is how `xray.attention.DEFAULT` was chosen; `p
 phantom.attribution` scores it, on other scenes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
@@ -17,14 +16,15 @@ import numpy as np
 from phantom.world import SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.progress import progress_bar
-from xray import measure, script
+from xray import script
 from xray.attention import CROSS, DAAM, Pooling, Words, phrases, word_maps
 from xray.attention.pooling import AGAINST, JOINS, NORMS, OUTER, RESIZES, STEPS, WEIGHTS
 from xray.probe.interventions import Reads
+from xray.report import write_json
 
 from .benchmark import load
 from .examples import Example, looked_at, told
-from .rating import SHARES
+from .rating import best_iou
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -65,7 +65,7 @@ def main(
     _, tried = search(sights(sd, scenes, seed))
     ranked = sorted(tried.items(), key=lambda pair: -pair[1])
     report = [{"iou": round(score, 4), **asdict(pooling)} for pooling, score in ranked]
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(report, folder / "report.json")
     for pooling, score in [*ranked[:SHOWN], (DAAM, tried[DAAM])]:
         print(f"{score:.3f}  {not_daam(pooling)}")
     print(f"report {folder / 'report.json'}")
@@ -118,7 +118,7 @@ def on_things(some: Sequence[Sight], pooling: Pooling) -> float:
         heats += [maps[word] for word in one.masks]
         known += one.masks.values()
     heats, known = np.array(heats), np.array(known)
-    return max(float(measure.iou_at(heats, known, share).mean()) for share in SHARES)
+    return best_iou(heats, known)[0]
 
 
 def not_daam(pooling: Pooling) -> str:

@@ -8,14 +8,13 @@ Every figure is a mean over prompts with its 95 % interval; the control is the p
 judged by the next prompt.
 """
 
-import json
 from pathlib import Path
 
 from phantom.physiology import sheet
 from phantom.physiology.examinations import EXAMINATIONS
 from phantom.physiology.patient import admit
 from xray import script
-from xray.report import save_picture
+from xray.report import as_data, save_picture, write_json
 
 
 def main(
@@ -45,10 +44,9 @@ def main(
         rows = [row for examine in EXAMINATIONS for row in examine(patient)]
         report = {
             "settings": {"prompts": prompts, "steps": steps, "guidance": guidance, "seed": seed},
-            "table": [{"part": r.part, "case": r.case, **r.value._asdict()} for r in rows],
+            "table": [{"part": r.part, "case": r.case, **as_data(r.value)} for r in rows],
         }
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
+        write_json(report, folder / "report.json")
         by_part = {part: {r.case: r.value for r in rows if r.part == part} for part, *_ in rows}
         title = f"{sd.checkpoint.place.name}: {prompts} prompts of two things, {steps} steps"
         save_picture(sheet.draw(by_part, title), folder / "sheet.png")

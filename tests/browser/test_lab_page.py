@@ -139,7 +139,12 @@ def test_blocks_and_heads_are_switched_off_patched_and_steered(page):
     draw(page)
     page.click("details summary")
     code = page.inner_text("#python")
-    assert "heads=[1]" in code and "lambda y: y * 0" in code and "from 'cat' to 'dog'" in code
+    assert (
+        "heads=[1]" in code
+        and "lambda y: y * 0" in code
+        and "'cat', 'dog', 1" in code
+        and "source=source" in code
+    )
 
 
 def test_a_run_can_be_stopped(page, lab):

@@ -12,6 +12,7 @@ from xray.film.cache import run
 from xray.film.page import BLOCKS
 from xray.methods import steering
 from xray.methods.ablation import BLOCKS as PARTS
+from xray.methods.ddim_inversion import ddim_invert
 from xray.probe.addresses import matches
 
 from .asks import Ask, Change
@@ -34,7 +35,6 @@ class Places:
         found = [tap for tap in taps(sd) if tap.address.startswith("unet.")]
         self.blocks = [t.address for t in found if any(matches(p, t.address) for p in BLOCKS)]
         self.heads = {t.address: t.shape[1] for t in found if matches(CROSS, t.address)}
-        self.middle = next(t.shape[1:] for t in found if t.address == MIDDLE)
         adds = [
             t.address
             for t in found
@@ -101,31 +101,59 @@ def patch(
 
     if change.film not in films:
         raise UsageError(f"there is no film {change.film[:80]!r}")
-    facts = films[change.film].facts
-    told = {name: facts[name] for name in ("negative", "guidance", "eta", "seed")}
+    prompt, told = asked_for(films[change.film])
     quiet = {"progress": lambda rows: rows, "steps": ask.steps}
-    _, source = run(sd, facts["prompt"], read=change.address, **told, **quiet)
+    _, source = run(sd, prompt, read=change.address, **told, **quiet)
     return Edit(change.address, source=source)
 
 
-def direction(sd: "StableDiffusion", ask: Ask, change: Change, places: Places, *_: Any) -> "Edit":
-    """The mean difference that the word makes in the middle, over noises of other seeds."""
-    from xray.probe import Edit
+def asked_for(film: Film) -> tuple[str, dict[str, Any]]:
+    """The prompt of a film's run, and what else it was asked but its steps."""
+    told = {name: film.facts[name] for name in ("negative", "guidance", "eta", "seed")}
+    return film.facts["prompt"], told
 
-    if change.old not in ask.prompt:
-        raise UsageError(f"the prompt has no {change.old!r}")
-    prompts = [ask.prompt, ask.prompt.replace(change.old, change.new)]
-    contexts = sd.encode_text(prompts).repeat(NOISES, axis=0)
-    noise = np.tile(sd.draw_noise(ask.seed + 1, NOISES), (2, 1, 1, 1))
-    how = {"uncond": sd.encode_text([""]), "steps": ask.steps, "guidance": ask.guidance}
+
+def direction(sd: "StableDiffusion", ask: Ask, change: Change, *_: Any) -> "Edit":
+    words, how = (change.old, change.new), (ask.steps, ask.guidance, ask.seed)
+    return steered(sd, ask.prompt, *words, change.factor, *how)
+
+
+def steered(
+    sd: "StableDiffusion",
+    prompt: str,
+    old: str,
+    new: str,
+    factor: float,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> "Edit":
+    """What a word is to another, added in the middle in a run of so many steps: the mean difference
+    that it makes there, over noises of the next seed. Raises UsageError where the prompt lacks the
+    old word."""
+    from xray.probe import Edit, taps
+
+    if old not in prompt:
+        raise UsageError(f"the prompt has no {old!r}")
+    contexts = sd.encode_text([prompt, prompt.replace(old, new)]).repeat(NOISES, axis=0)
+    noise = np.tile(sd.draw_noise(seed + 1, NOISES), (2, 1, 1, 1))
+    how = {"uncond": sd.encode_text([""]), "steps": steps, "guidance": guidance}
     how["progress"] = lambda rows: rows
     means, _ = steering.read_means(sd, [MIDDLE], contexts, noise, how)
-    old, new = np.split(means[MIDDLE], 2, axis=1)  # (steps, noises, channels)
-    added = change.factor * (new - old).mean(1, keepdims=True)
-    vectors = [
-        steering.over_positions({MIDDLE: step}, {MIDDLE: places.middle}, 1) for step in added
-    ]
+    first, second = np.split(means[MIDDLE], 2, axis=1)  # (steps, noises, channels)
+    added = factor * (second - first).mean(1, keepdims=True)
+    shape = {MIDDLE: taps(sd, MIDDLE)[0].shape[1:]}
+    vectors = [steering.over_positions({MIDDLE: step}, shape, 1) for step in added]
     return Edit(MIDDLE, operator.add, source=vectors)
+
+
+def noise_of(sd: "StableDiffusion", film: Film, steps: int) -> np.ndarray:
+    """The noise, (1, h, w, 4), that a film's picture is walked back to by its own prompt, unguided.
+    Raises UsageError where the run did not get to a picture."""
+    if film.image is None:
+        raise UsageError(f"{film.folder.name} has no picture to walk back from")
+    context, uncond = np.split(sd.encode_text([film.facts["prompt"], ""]), 2)
+    return ddim_invert(sd, context, sd.encode_image(film.image[None]), uncond, steps, 1.0)
 
 
 MAKERS = {"weigh": weigh, "off": off, "head": head, "patch": patch, "direction": direction}
@@ -134,34 +162,54 @@ MAKERS = {"weigh": weigh, "off": off, "head": head, "patch": patch, "direction":
 # --- as Python ---------------------------------------------------------------------------------
 
 
-def python_of(ask: Ask, weights: str, places: Places) -> str:
+def python_of(ask: Ask, weights: str, places: Places, films: Mapping[str, Film]) -> str:
     """The lines that make this run."""
-    lines = ["import xray", "from stable_diffusion_tf import StableDiffusion", ""]
+    lines = ["import xray", "from stable_diffusion_tf import StableDiffusion"]
+    lines += ["from xray.lab.changes import noise_of, steered", ""]
     lines += [f"sd = StableDiffusion.load({weights!r})", "edits = []"]
     for change in ask.changes:
-        lines += WRITERS[change.kind](change, places)
+        lines += WRITERS[change.kind](ask, change, places, films)
     asked = {n: getattr(ask, n) for n in ("negative", "steps", "guidance", "eta", "seed")}
-    said = ", ".join(f"{name}={value!r}" for name, value in asked.items())
+    said = keywords(asked)
+    if ask.back:
+        film = f"xray.Film.open({str(films[ask.back].folder)!r})"
+        lines.append(f"latent = noise_of(sd, {film}, {ask.steps})")
+        said += ", latent=latent"
     lines.append(f"image, cache = xray.run(sd, {ask.prompt!r}, edits=edits, {said})")
     return "\n".join(lines)
 
 
-WRITERS: Mapping[str, Callable[[Change, Places], list[str]]] = {
-    "weigh": lambda c, _: [
+def keywords(told: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in told.items())
+
+
+def write_patch(ask: Ask, change: Change, _: Places, films: Mapping[str, Film]) -> list[str]:
+    prompt, told = asked_for(films[change.film])
+    said = keywords({"read": change.address, "steps": ask.steps, **told})
+    return [
+        f"_, source = xray.run(sd, {prompt!r}, {said})",
+        f"edits.append(xray.Edit({change.address!r}, source=source))",
+    ]
+
+
+def write_direction(ask: Ask, change: Change, *_: Any) -> list[str]:
+    said = ", ".join(map(repr, (ask.prompt, change.old, change.new, change.factor)))
+    how = keywords({name: getattr(ask, name) for name in ("steps", "guidance", "seed")})
+    return [f"edits.append(steered(sd, {said}, {how}))"]
+
+
+Writer = Callable[[Ask, Change, Places, Mapping[str, Film]], list[str]]
+WRITERS: Mapping[str, Writer] = {
+    "weigh": lambda _, c, *__: [
         f'edits.append(xray.Edit("{CROSS}", lambda p: p * {c.factor:g}, half="cond", '
         f"tokens={[*c.tokens]}))"
     ],
-    "off": lambda c, places: [
+    "off": lambda _, c, places, __: [
         f"edits.append(xray.Edit({places.adds[c.address]}, lambda y: y * 0))"
     ],
-    "head": lambda c, _: [
+    "head": lambda _, c, *__: [
         f'edits.append(xray.Edit("{c.address}", lambda p: p * 0, heads=[{c.head}]))'
     ],
-    "patch": lambda c, _: [
-        f"_, source = xray.run(sd, PROMPT_OF_{c.film.replace('-', '_')}, read={c.address!r})",
-        f"edits.append(xray.Edit({c.address!r}, source=source))",
-    ],
-    "direction": lambda c, _: [
-        f"# the direction from {c.old!r} to {c.new!r}, × {c.factor:g}: experiments/test_h_space.py"
-    ],
+    "patch": write_patch,
+    "direction": write_direction,
 }

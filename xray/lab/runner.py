@@ -1,7 +1,5 @@
 """One run at a time, as a film on disk, and its steps told to whoever listens."""
 
-import base64
-import io
 import queue
 import re
 import tempfile
@@ -9,12 +7,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from phantom.attribution.examples import masks_in
 from phantom.prompts import marks, not_read
@@ -23,11 +21,11 @@ from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from xray import measure, script
 from xray.film import Film, page
+from xray.film.html import data_uri
 from xray.film.storage import Frame, frame_path
-from xray.methods.ddim_inversion import ddim_invert
 
 from .asks import Ask
-from .changes import Places, edits_of, python_of
+from .changes import Places, edits_of, noise_of, python_of
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -155,10 +153,11 @@ class Runner:
             with tempfile.TemporaryDirectory() as folder:
                 quiet = {"progress": lambda rows: rows, "steps": 1}
                 film = Film.shoot(self.sd, "", probes=page.probes(), out=folder, **quiet)
-                self.preview(film[0]["x0"])
+                preview(self.sd, film[0]["x0"])
 
     def work(self) -> None:
-        self.warm()
+        with suppress(UsageError):  # a full disk is told to whoever asks for a run
+            self.warm()
         while True:
             run = self.waiting.get()
             try:
@@ -176,10 +175,10 @@ class Runner:
             raise Stopped
         sd = self.model(ask.weights)
         places = self.places if sd is self.sd else Places(sd)
-        python = python_of(ask, sd.checkpoint.place.name, places)
-        run.tell("begun", notes=not_read(sd, ask.prompt), python=python)
-        films = self.open_all(change.film for change in ask.changes)
+        films = self.open_all([ask.back, *(change.film for change in ask.changes)])
         edits = edits_of(sd, ask, places, films)
+        python = python_of(ask, sd.checkpoint.place.name, places, films)
+        run.tell("begun", notes=not_read(sd, ask.prompt), python=python)
         film = Film.shoot(
             sd,
             ask.prompt,
@@ -190,16 +189,16 @@ class Runner:
             seed=ask.seed,
             probes=page.probes(),
             edits=edits,
-            latent=self.walked_back(sd, ask),
+            latent=noise_of(sd, films[ask.back], ask.steps) if ask.back else None,
             out=self.out / run.name,
-            progress=self.telling(run, started),
+            progress=self.telling(sd, run, started),
         )
         self.write_page(film)
         run.tell(
             "done",
             film=run.name,
             seconds=round(time.perf_counter() - started, 2),
-            picture=as_png(film.image),
+            picture=whole(film.image),
             found=self.found(film.image, ask),
         )
         self.last = film.image
@@ -212,18 +211,9 @@ class Runner:
             self.models[name] = script.load_model(name)
         return self.models[name]
 
-    def walked_back(self, sd: "StableDiffusion", ask: Ask) -> np.ndarray | None:
-        """The noise that a film's picture is walked back to by its own prompt, unguided."""
-        if not ask.back:
-            return None
-        film = Film.open(self.films()[ask.back])
-        if film.image is None:
-            raise UsageError(f"{ask.back} has no picture to walk back from")
-        context, uncond = np.split(sd.encode_text([film.facts["prompt"], ""]), 2)
-        latent = sd.encode_image(film.image[None])
-        return ddim_invert(sd, context, latent, uncond, ask.steps, 1.0)
-
-    def telling(self, run: Run, started: float) -> Callable[[Sequence[int]], Iterator[int]]:
+    def telling(
+        self, sd: "StableDiffusion", run: Run, started: float
+    ) -> Callable[[Sequence[int]], Iterator[int]]:
         """A bar for the run: after every step what it came to, read from the disk."""
 
         def progress(steps: Sequence[int]) -> Iterator[int]:
@@ -239,16 +229,10 @@ class Runner:
                     of=len(steps),
                     t=frame.t,
                     seconds=round(spent, 2),
-                    picture=as_png(self.preview(frame["x0"])),
+                    picture=whole(preview(sd, frame["x0"])),
                 )
 
         return progress
-
-    def preview(self, x0: np.ndarray) -> np.ndarray:
-        """x̂0 as a picture: decoded where that is quick, else by the linear map of SD 1.x."""
-        small = self.sd.size == SIDE
-        image = self.sd.decode_latent(x0) if small else measure.linear_rgb(x0)
-        return to_uint8(np.clip(image, -1, 1))[0]
 
     def found(self, image: np.ndarray, ask: Ask) -> dict[str, Any]:
         """What the judge says of a phantom's picture, and how far it is from the last one."""
@@ -262,7 +246,12 @@ class Runner:
         return found
 
 
-def as_png(image: np.ndarray) -> str:
-    made = io.BytesIO()
-    Image.fromarray(image).save(made, "PNG")
-    return "data:image/png;base64," + base64.b64encode(made.getvalue()).decode()
+def preview(sd: "StableDiffusion", x0: np.ndarray) -> np.ndarray:
+    """x̂0 as a picture: decoded where that is quick, else by the linear map of SD 1.x."""
+    image = sd.decode_latent(x0) if sd.size == SIDE else measure.linear_rgb(x0)
+    return to_uint8(np.clip(image, -1, 1))[0]
+
+
+def whole(image: np.ndarray) -> str:
+    """A picture at its own size, as the address of itself."""
+    return data_uri(image, max(image.shape))

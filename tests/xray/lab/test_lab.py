@@ -11,7 +11,7 @@ from stable_diffusion_tf.errors import UsageError
 from xray.film import Film
 from xray.lab import runner as runners
 from xray.lab.asks import Ask, Change, read_ask
-from xray.lab.changes import Places, edits_of, python_of
+from xray.lab.changes import Places, edits_of
 from xray.lab.runner import Run, Runner, Stopped
 
 PROMPT = "a cat on a red background"
@@ -90,19 +90,34 @@ def test_a_place_that_is_not_there_is_said(change, told, sd, places):
         edits_of(sd, Ask(PROMPT, steps=2, changes=(change,)), places, {})
 
 
-def test_python_makes_the_same_run(sd, places, loaded):
+def test_python_makes_the_same_run(runner, places, loaded):
+    other = finished(runner, Ask("a dog on a green background", steps=3, seed=5))
     changes = (
         Change("weigh", tokens=(2,), factor=3.0),
         Change("head", address=LAYER, head=0),
-        Change("off", address=BLOCK),
+        Change("off", address="unet.up_blocks.1.attentions.1"),
+        Change("patch", address=BLOCK, film=other.name),
+        Change("direction", old="cat", new="dog", factor=20.0),
     )
-    ask = Ask(PROMPT, steps=3, seed=2, changes=changes)
+    asked = {"steps": 3, "seed": 2, "changes": changes, "back": other.name}
+    run = finished(runner, Ask(PROMPT, **asked))
     known: dict = {}
-    exec(python_of(ask, "phantom", places), known)
-    from xray.film.cache import run
+    exec(run.events[0]["python"], known)
+    image = Film.open(runner.films()[run.name]).image
+    assert np.abs(known["image"].astype(int) - image).max() <= 1  # nothing is read in the one
+    plain = finished(runner, Ask(PROMPT, steps=3, seed=2))
+    assert np.abs(Film.open(runner.films()[plain.name]).image.astype(int) - image).max() > 10
 
-    image, _ = run(sd, PROMPT, steps=3, seed=2, edits=edits_of(sd, ask, places, {}))
-    np.testing.assert_array_equal(known["image"], image)
+
+def test_another_models_pictures_are_its_own_decoders(runner, sd, monkeypatch):
+    x0 = sd.draw_noise(0)
+    monkeypatch.setattr(
+        type(sd), "decode_latent", lambda self, x: np.full((1, 64, 64, 3), self.mark)
+    )
+    monkeypatch.setattr(type(sd), "mark", 0.0, raising=False)
+    other = type(sd)(sd.checkpoint)
+    other.mark = 1.0
+    assert runners.preview(other, x0).mean() == 255 and runners.preview(sd, x0).mean() < 130
 
 
 # --- runs --------------------------------------------------------------------------------------

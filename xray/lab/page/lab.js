@@ -3,7 +3,7 @@
 
 const byId = (id) => document.getElementById(id);
 const frame = byId("film");
-let model = null, changes = [], running = null, before = null, shown = null;
+let model = null, changes = [], running = null, shown = null;
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -204,8 +204,6 @@ function makeActs() {
 
 // --- a guess -------------------------------------------------------------------------------------
 
-const INSIDE = 0.6; // of a map's range, as the film's page has it
-
 // The picture alone, to paint on; its film opens when the guess is made.
 async function guessFor(film) {
   const { words } = await asked("/check", { prompt: byId("prompt").value });
@@ -233,11 +231,11 @@ function holdGuess(film) {
     const { viewer } = frame.contentWindow;
     viewer.set({ token, other: null, layer: "all", span: "all" });
     const { values, rows, columns } = viewer.shownMap();
-    const low = Math.min(...values), high = Math.max(...values);
+    const low = Math.min(...values), edge = low + viewer.film.inside * (Math.max(...values) - low);
     let both = 0, either = 0;
     values.forEach((value, i) => {
       const [row, column] = [Math.floor(Math.floor(i / columns) * 16 / rows), Math.floor((i % columns) * 16 / columns)];
-      const [map, guess] = [value >= low + INSIDE * (high - low), painted[16 * row + column] > 0];
+      const [map, guess] = [value >= edge, painted[16 * row + column] > 0];
       both += map && guess;
       either += map || guess;
     });
