@@ -52,8 +52,9 @@ browser-test: .venv/.browser ## open the pages in Chromium, offline
 lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
 
+# Another model's: make gallery WEIGHTS=sd-v1-5 OUT=my-gallery; stopped, it goes on with the same line.
 gallery: .venv/.runtime ## run every experiment on the phantom and write docs/gallery (a quarter of an hour)
-	$(PY) -m experiments.gallery
+	$(PY) -m experiments.gallery $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT))
 
 bench: .venv/.oracle ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py

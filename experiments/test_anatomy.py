@@ -45,6 +45,7 @@ class Options(options.Options):
     """from noise to picture, 1 to 1000, for the work that a picture takes."""
 
     def check(self) -> None:
+        super().check()
         check_range("steps", self.steps, 1, 1000, 25)
 
 

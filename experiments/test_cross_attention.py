@@ -33,7 +33,7 @@ from stable_diffusion_tf.errors import UsageError
 from xray import attention, script
 from xray.measure import Estimate, between_extremes, mean_of
 from xray.methods import token_ablation
-from xray.options import EXAMPLE, Batch, Picture, Precision, Prompt
+from xray.options import EXAMPLE, Batch, Picture, Prompt
 from xray.pictures import read_image
 from xray.report import Control, Report
 
@@ -49,8 +49,6 @@ class Options(Batch):
     picture: Picture = None
     """to look at, cropped to its middle square; without one, the model draws its own."""
     steps: int = 12
-    precision: Precision = "float32"
-    """of the numbers; the latter two take half the memory."""
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

@@ -19,7 +19,7 @@ from experiments.figures import image_encoder as figures
 from stable_diffusion_tf.images import to_model
 from xray import options, script
 from xray.measure import mean_of, psnr, ssim
-from xray.options import Picture, Precision
+from xray.options import Picture
 from xray.pictures import find_pictures, names_for, photograph, read_image
 from xray.report import Control, Report
 
@@ -30,8 +30,6 @@ class Options(options.Options):
     """a picture or a folder of pictures; by default Grace Hopper, from matplotlib."""
     size: int = 256
     """pixels: each is cropped to its middle square and resized to it."""
-    precision: Precision = "float32"
-    """of the numbers; the latter two take half the memory."""
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

@@ -47,6 +47,8 @@ class Options(Sampling):
 
     def check(self) -> None:
         super().check()
+        if self.precision != "float32":
+            raise UsageError("every precision is held against float32; leave --precision out")
         if not self.tolerance > 0:
             raise UsageError(f"a tolerance of {self.tolerance} is not above 0; try 1e-4")
 
@@ -88,7 +90,7 @@ def seen_again(
     options: Options, asked: Asked, precision: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What the model holds, and what it draws, (H, W, 3), when it is loaded anew."""
-    sd = script.load_model(options.weights, precision)
+    sd = script.load_model(options.weights, precision, options.size)
     run = {name: getattr(options, name) for name in ("steps", "guidance", "seed")}
     return reads_of(sd, asked, options.pattern), sd.generate(options.prompt, **run)[0]
 

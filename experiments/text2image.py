@@ -26,7 +26,7 @@ from phantom.prompts import GRAMMAR, not_read
 from phantom.world import SIDE
 from xray import script
 from xray.film import Film, page
-from xray.options import EXAMPLE, Precision, Prompt, Sampling
+from xray.options import EXAMPLE, Prompt, Sampling
 from xray.report import Control, Report
 
 WRONG = "the same prompt on both sides changed the predicted noise"
@@ -44,8 +44,6 @@ class Options(Sampling):
     height: int | None = None
     """in pixels; by default, as the width, what the model was trained on."""
     width: int | None = None
-    precision: Precision = "float32"
-    """of the numbers; the latter two take half the memory."""
     words: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """FILE of textual inversion, or '<name>=FILE' to call its word so; --words once for each."""
     preview: Path | None = None

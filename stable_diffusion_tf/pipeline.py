@@ -69,10 +69,12 @@ class StableDiffusion:
     precision: 'float32'; 'bfloat16', half the memory, and quicker where the CPU computes in it;
     'float16-storage', half the memory and the arithmetic of float32; on OpenVINO alone
     'int8-storage', a quarter of the memory for text encoder and UNet, likewise.
+    size: pixels along the side of the pictures, where not as the model was trained.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str = "float32"):
+    def __init__(self, checkpoint: Checkpoint, precision: str = "float32", size: int | None = None):
         self.checkpoint, self.precision = checkpoint, check_precision(precision)
+        self.side = None if size is None else whole("size", size, 512)
         self.schedule = from_dict(ScheduleConfig, checkpoint.config("scheduler"))
         self.alphas = scheduler.alphas_cumprod(
             self.schedule.beta_start, self.schedule.beta_end, schedule=self.schedule.beta_schedule
@@ -89,10 +91,12 @@ class StableDiffusion:
         return f"StableDiffusion {name!r}: {self.size} px, {self.precision} on {self.backend}"
 
     @classmethod
-    def load(cls, name: str | Path, precision: str = "float32") -> "StableDiffusion":
+    def load(
+        cls, name: str | Path, precision: str = "float32", size: int | None = None
+    ) -> "StableDiffusion":
         """A model by its name, 'phantom' or one of the catalogue that has been downloaded, or by
         the path of its folder or file in any format. Raises UsageError where there is none."""
-        return cls(open_checkpoint(locate(name)), precision)
+        return cls(open_checkpoint(locate(name)), precision, size)
 
     @classmethod
     def from_keras_cv(cls, model: Any, precision: str = "float32") -> "StableDiffusion":
@@ -206,8 +210,8 @@ class StableDiffusion:
 
     @property
     def size(self) -> int:
-        """Pixels along the side of the pictures that the model was trained on."""
-        return self.unet_config.sample_size * self.vae_config.factor
+        """Pixels along the side of the pictures: what the model was loaded for, or trained on."""
+        return self.side or self.unet_config.sample_size * self.vae_config.factor
 
     @property
     def multiple(self) -> int:

@@ -38,6 +38,10 @@ class Options:
     """a model's name, or its folder or file."""
     backend: Literal[BACKENDS] | None = None
     """what Keras computes with; by default what KERAS_BACKEND says, or TensorFlow."""
+    precision: Precision = "float32"
+    """of the numbers; the others take half the memory, int8-storage, on OpenVINO, a quarter."""
+    size: int | None = None
+    """pixels along the side of pictures; by default, what the model was trained on."""
     out: Path = Path("outputs")
     """the folder to save into: each run makes a new one inside."""
     folder: Annotated[Path | None, tyro.conf.Suppress] = None
@@ -53,6 +57,8 @@ class Options:
 
     def check(self) -> None:
         """Raises UsageError for what no run can be made of; called before the model is loaded."""
+        if self.size is not None:
+            check_range("size", self.size, 8, 4096, 512)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
         asked.check()
         check_out(asked.out)
         choose_backend(asked.backend)
-        sd = load_model(asked.weights, getattr(asked, "precision", "float32"))
+        sd = load_model(asked.weights, asked.precision, asked.size)
         if asked.guided and sd.is_lcm:
             raise UsageError(
                 f"{asked.weights} takes the guidance as an input and has no ε_uncond; "
@@ -193,14 +193,16 @@ def saving_into(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def load_model(weights: str, precision: str = "float32") -> "StableDiffusion":
+def load_model(
+    weights: str, precision: str = "float32", size: int | None = None
+) -> "StableDiffusion":
     """The model by name, folder or file. TensorFlow keeps quiet, while it starts and when it
     compiles a function once more for another size. Raises UsageError."""
     with native_stderr_closed():
         start_keras()
         from stable_diffusion_tf import StableDiffusion
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    model = StableDiffusion.load(weights, precision)
+    model = StableDiffusion.load(weights, precision, size)
     if precision == "bfloat16" and not has_fast_bfloat16():
         print("bfloat16 is slow on this CPU; float16-storage takes as little memory and is quicker")
     if precision == "float16-storage" and model.backend == "openvino":

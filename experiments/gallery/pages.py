@@ -1,10 +1,15 @@
-"""Runs the experiments and writes docs/gallery: a page for each, and one that leads to them.
+"""Runs the experiments and writes a gallery: a page for each, and one that leads to them.
 
-python -m experiments.gallery                   all, a quarter of an hour
-python -m experiments.gallery test_guidance     one, the others' pages stay
+python -m experiments.gallery                     all of docs/gallery, a quarter of an hour
+python -m experiments.gallery test_guidance       one, the others' pages stay
+python -m experiments.gallery --weights sd-v1-5 --out mine
+                                                  another model's, the phantom's answers beside
+
+A gallery that was stopped goes on with the same command: what it had drawn is not drawn again.
 """
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -21,15 +26,38 @@ from PIL import Image
 
 from stable_diffusion_tf.errors import UsageError
 from xray.film import Film
-from xray.report import FIGURE, JSON, PRINTED, Report, read_report, table_lines, told
+from xray.report import (
+    FIGURE,
+    JSON,
+    PRINTED,
+    Report,
+    read_report,
+    table_lines,
+    told,
+    write_json,
+)
 
 from .published import BESIDE, BLOCKS, READERS, Beside
 
 EXPERIMENTS = Path(__file__).resolve().parents[1]
 GALLERY = EXPERIMENTS.parent / "docs" / "gallery"
 INDEX = "README.md"
+BEGUN = "unfinished.json"  # what a gallery that is not finished asks for, and has drawn
+SHIPPED = "phantom"
+INTRODUCTION = (
+    "Each question is a script, each script a picture, a number and a control that would have "
+    "failed if the number meant nothing."
+)
+OF_PHANTOM = (
+    "`make gallery` draws all of it again with the phantom, the small model that comes with this "
+    "repository; with WEIGHTS=… and OUT=… another model's."
+)
 MEGABYTES = 4.0  # of a film's page, which is too large for git
 MORE = {"text2image": ("--html",)}  # so that its film holds what a page shows
+NOT_FOR = {  # options that a script does without
+    "test_precision": ("--precision",),  # it compares all
+    "test_image_encoder": ("--size",),  # a photograph's
+}
 ESCAPED = re.compile(r"([*<>|\\`])")
 
 
@@ -43,32 +71,61 @@ class Story(NamedTuple):
 def main(
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     /,
-    weights: str = "phantom",
+    weights: str = SHIPPED,
     out: Path = GALLERY,
+    precision: str | None = None,
+    size: int | None = None,
+    backend: str | None = None,
 ) -> None:
     """Run experiments as a person would, and write a page for each.
 
     Args:
         names: of scripts; by default all.
         weights: a model's name, or its folder or file.
-        out: the folder to write into.
+        out: the folder to write into; for another model than the phantom, one of its own.
+        precision: for the scripts that take one; by default float32.
+        size: pixels along the side of pictures; by default, what the model was trained on.
+        backend: what Keras computes with; by default TensorFlow.
     """
     known = [name for group in BLOCKS.values() for name in group]
     if unknown := sorted({*names} - {*known}):
         raise UsageError(f"no experiment {unknown[0]}; choose from {', '.join(known)}")
+    if weights != SHIPPED and out.resolve() == GALLERY:
+        raise UsageError(f"{out} shows the phantom; name a folder for {weights}: --out my-gallery")
+    said = {"--precision": precision, "--size": size, "--backend": backend}
+    chosen = [f"{name}={value}" for name, value in said.items() if value is not None]
+    asked = {"weights": weights, "options": chosen, "names": [*names] or known}
     out.mkdir(parents=True, exist_ok=True)
-    failed = [name for name in names or known if not draw(name, weights, out)]
-    (out / INDEX).write_text(write_index(read_all(out)), encoding="utf-8")
-    if failed:
-        raise SystemExit(f"{len(failed)} failed: {', '.join(failed)}")
+    drawn = read_begun(out, asked)
+    for name in asked["names"]:
+        if name not in drawn and draw(name, weights, chosen, out):
+            drawn.append(name)
+            write_json(asked | {"drawn": drawn}, out / BEGUN)
+    (out / INDEX).write_text(write_index(read_all(out), weights), encoding="utf-8")
+    if failed := [name for name in asked["names"] if name not in drawn]:
+        raise SystemExit(f"{len(failed)} failed: {', '.join(failed)}; the same command tries again")
+    (out / BEGUN).unlink(missing_ok=True)
 
 
-def draw(name: str, weights: str, out: Path) -> bool:
+def read_begun(out: Path, asked: Mapping[str, Any]) -> list[str]:
+    """What a gallery that asked for the same had drawn when it was stopped."""
+    begun = out / BEGUN
+    if not begun.exists():
+        return []
+    found = json.loads(begun.read_text(encoding="utf-8"))
+    drawn = found.pop("drawn")
+    if found != asked:
+        return []
+    print(f"{len(drawn)} of {len(asked['names'])} were drawn before", flush=True)
+    return drawn
+
+
+def draw(name: str, weights: str, chosen: Sequence[str], out: Path) -> bool:
     """Run one script and write its page; whether it went well."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            folder = run(name, weights, Path(scratch))
+            folder = run(name, weights, chosen, Path(scratch))
         except RuntimeError as error:
             print(f"{name:36} FAILED: {error}", flush=True)
             return False
@@ -87,11 +144,13 @@ def draw(name: str, weights: str, out: Path) -> bool:
 # --- running -----------------------------------------------------------------------------------
 
 
-def run(name: str, weights: str, scratch: Path) -> Path:
+def run(name: str, weights: str, chosen: Sequence[str], scratch: Path) -> Path:
     """One script in a process of its own, in the empty folder `scratch`; where it saved. Raises
     RuntimeError where it ends with an error, its control's too."""
     model = str(Path(weights).absolute()) if os.sep in weights else weights
-    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", model, *MORE.get(name, ())]
+    mine = [option for option in chosen if option.partition("=")[0] not in NOT_FOR.get(name, ())]
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", model]
+    command += [*mine, *MORE.get(name, ())]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError((done.stderr or done.stdout).strip().rpartition("\n")[2])
@@ -107,7 +166,7 @@ def read_story(name: str) -> Story:
 
 def read_all(folder: Path) -> dict[str, Report]:
     """The reports of all experiments that have a page."""
-    return {path.stem: read_report(path)[0] for path in folder.glob("*.json")}
+    return {path.stem: read_report(path)[0] for path in folder.glob("*.json") if path.name != BEGUN}
 
 
 def pack(source: Path, target: Path) -> None:
@@ -163,46 +222,45 @@ in [how pictures are judged](../judge.md). [All questions](README.md)
 """
 
 
-def write_index(reports: Mapping[str, Report]) -> str:
+def write_index(reports: Mapping[str, Report], weights: str = SHIPPED) -> str:
     """The page that leads to all: where to begin, a table for each building block, and what others
-    found."""
-    parts = [
-        "# Gallery\n\nEach question is a script, each script a picture, a number and a control "
-        "that would have failed if the number meant nothing. `make gallery` draws all of it again "
-        "with the phantom, the small model that comes with this repository; `--weights` asks "
-        "another model. Intervals are 95 %.\n",
-        "## Where to begin\n",
-    ]
+    found. Another model's figures stand beside the phantom's."""
+    own = {} if weights == SHIPPED else read_all(GALLERY)
+    of_whom = OF_PHANTOM if weights == SHIPPED else f"Here `{escape(weights)}` is asked."
+    parts = [f"# Gallery\n\n{INTRODUCTION} {of_whom} Intervals are 95 %.\n", "## Where to begin\n"]
     for reader, steps in READERS.items():
         listed = [f"1. [{read_story(name).question}]({name}.md) {why}" for name, why in steps]
         parts.append("\n".join([f"**{reader}**\n", *listed, ""]))
     for block, names in BLOCKS.items():
-        rows = [row(name, reports[name].finding) for name in names if name in reports]
-        parts.append(f"## {block}\n\n{table(('question', 'answer', 'picture'), rows)}")
-    beside = [found for one in BESIDE if (found := compare(one, reports))]
-    head = ("what", "published", "here", "why they differ")
+        rows = [row(name, reports, own) for name in names if name in reports]
+        head = ("question", "answer", *["the phantom's"] * bool(own), "picture")
+        parts.append(f"## {block}\n\n{table(head, rows)}")
+    here = [reports, own] if own else [reports]
+    beside = [found for one in BESIDE if (found := compare(one, *here))]
+    whose = ("the phantom", "why the phantom differs") if own else ("why they differ",)
+    head = ("what", "published", "here", *whose)
     parts.append(f"## Beside the literature\n\n{table(head, beside)}")
     return "\n".join(parts)
 
 
-def row(name: str, finding: str) -> tuple[str, str, str]:
+def row(name: str, reports: Mapping[str, Report], own: Mapping[str, Report]) -> tuple[str, ...]:
+    answers = [escape(some[name].finding) for some in (reports, own) if name in some]
     return (
         f"[{escape(read_story(name).question)}]({name}.md)",
-        escape(finding),
+        *answers,
         f'<a href="{name}.md"><img src="{name}.webp" width="240" alt="{name}"></a>',
     )
 
 
-def compare(beside: Beside, reports: Mapping[str, Report]) -> tuple[str, str, str, str] | None:
-    """A published figure and ours; None where the script has no report yet. Raises ValueError where
-    its report has no such number."""
-    if beside.script not in reports:
+def compare(beside: Beside, *reports: Mapping[str, Report]) -> tuple[str, ...] | None:
+    """A published figure, and that of each model's reports, the first of which decides whether
+    there is a row: None where the script has no report. A report that lacks the number tells none.
+    """
+    if beside.script not in reports[0]:
         return None
-    numbers = reports[beside.script].numbers
-    if beside.number not in numbers:
-        raise ValueError(f"{beside.script} reports no number {beside.number!r}")
-    ours = told(numbers[beside.number])
-    return f"[{beside.what}]({beside.script}.md)", beside.published, escape(ours), beside.why
+    numbers = [some[beside.script].numbers if beside.script in some else {} for some in reports]
+    ours = [escape(told(n[beside.number])) if beside.number in n else "none" for n in numbers]
+    return f"[{beside.what}]({beside.script}.md)", beside.published, *ours, beside.why
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -50,7 +50,7 @@ UNET = UNetConfig(
 BATCH = 32
 OTHERS = 0.5  # of the scenes see the padding of another caption, the rest that of the empty one
 LATE = 800  # the timestep from which on x says little even of the background's colour
-MEAN = 16.0
+MEAN = 4.0
 STATE = "silent"
 
 

@@ -1,11 +1,13 @@
 """The gallery: its pages, and that no experiment is left out."""
 
 import re
+import shutil
 
 import pytest
 
 from experiments.gallery import pages
 from experiments.gallery.published import BESIDE, BLOCKS, READERS, Beside
+from stable_diffusion_tf.errors import UsageError
 from tests.experiments.test_scripts import call, spread
 from xray.measure import Estimate
 from xray.report import Control, Report, read_report
@@ -56,7 +58,9 @@ def test_a_page_gives_question_pictures_numbers_and_control():
     assert "experiments/x.py" in page and "![colours](x-colours.webp)" in page
     assert "row             share\n0    5.0 % [4.0, 6.0]\n" in page
     assert "… and 10 rows more, in x.json" in page and "3 s on a CPU, AVX2, 2 threads" in page
-    assert pages.row("x", REPORT.finding)[:2] == ("[Is \\<it\\>?](x.md)", "it is \\*so\\*, by 5 %")
+    told = ("[Is \\<it\\>?](x.md)", "it is \\*so\\*, by 5 %")
+    assert pages.row("x", {"x": REPORT}, {})[:-1] == told
+    assert pages.row("x", {"x": REPORT}, {"x": REPORT})[:-1] == (*told, told[1])
 
 
 def test_published_figures_stand_beside_the_number_of_a_report():
@@ -65,8 +69,9 @@ def test_published_figures_stand_beside_the_number_of_a_report():
     reports["x"] = Report("", REPORT.control, {"share": SHARE})
     ours = ("[a share](x.md)", "7 %", "5.0 % [4.0, 6.0]", "smaller")
     assert pages.compare(beside, reports) == ours
-    with pytest.raises(ValueError, match="x reports no number 'sharing'"):
-        pages.compare(beside._replace(number="sharing"), reports)
+    assert pages.compare(beside, reports, reports) == (*ours[:3], ours[2], "smaller")
+    assert pages.compare(beside, reports, {})[3] == "none"
+    assert pages.compare(beside._replace(number="sharing"), reports)[2] == "none"
 
 
 def test_it_runs_a_script_and_leads_to_it(tmp_path, monkeypatch, capfd):
@@ -97,7 +102,7 @@ def test_a_script_that_fails_is_named_and_the_others_are_drawn(tmp_path, monkeyp
 def test_the_pages_that_are_shipped_are_those_of_the_reports():
     shipped = pages.read_all(pages.GALLERY)
     assert sorted(shipped) == sorted(NAMES)
-    assert all(pages.compare(beside, shipped) for beside in BESIDE)
+    assert all(pages.compare(beside, shipped)[2] != "none" for beside in BESIDE)
     assert (pages.GALLERY / pages.INDEX).read_text("utf-8") == pages.write_index(shipped)
     for name in NAMES:
         page = (pages.GALLERY / f"{name}.md").read_text("utf-8")
@@ -109,6 +114,42 @@ def test_the_pages_that_are_shipped_are_those_of_the_reports():
 def test_a_finding_is_a_plain_sentence(name):
     finding = read_report(pages.GALLERY / f"{name}.json")[0].finding
     assert finding.endswith(".") and len(finding.split()) <= 25, len(finding.split())
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[str]:
+    """Instead of running scripts, their names, and the reports that are shipped."""
+    run: list[str] = []
+
+    def draw(name, weights, chosen, out):
+        run.append(name)
+        if "broken" in weights and len(run) == 2:
+            return False
+        shutil.copyfile(pages.GALLERY / f"{name}.json", out / f"{name}.json")
+        return True
+
+    monkeypatch.setattr(pages, "draw", draw)
+    return run
+
+
+def test_a_gallery_goes_on_where_it_stopped(tmp_path, runs, capsys):
+    names = ("text2image", "test_anatomy", "test_guidance")
+    with pytest.raises(SystemExit, match="1 failed: test_anatomy; the same command tries again"):
+        pages.main(names, weights="broken", out=tmp_path)
+    pages.main(names, weights="broken", out=tmp_path)
+    assert runs == [*names, "test_anatomy"] and "2 of 3 were drawn" in capsys.readouterr().out
+    assert not (tmp_path / pages.BEGUN).exists()
+    pages.main(names, weights="broken", out=tmp_path)
+    assert len(runs) == 7, "a finished gallery is drawn anew"
+
+
+def test_another_models_answers_stand_beside_the_phantoms(tmp_path, runs):
+    pages.main(("test_guidance", "test_h_space"), weights="x/model", out=tmp_path)
+    index = (tmp_path / pages.INDEX).read_text("utf-8")
+    assert "Here `x/model` is asked." in index and "| the phantom's |" in index
+    assert "| published | here | the phantom | why the phantom differs |" in index
+    with pytest.raises(UsageError, match="shows the phantom; name a folder for x/model"):
+        pages.main((), weights="x/model")
 
 
 def test_an_unknown_name_is_refused(tmp_path, monkeypatch, capfd):

@@ -15,7 +15,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from experiments import test_image_encoder, text2image
+from experiments import (
+    test_anatomy,
+    test_guidance,
+    test_image_encoder,
+    test_precision,
+    text2image,
+)
 from phantom.prompts import GRAMMAR
 from stable_diffusion_tf.checkpoint import open as open_module
 from stable_diffusion_tf.checkpoint.open import SHIPPED
@@ -293,7 +299,10 @@ def bad(tmp_path, weights) -> dict[str, Path]:
         (test_image_encoder.main, ["{none}"], "there is no"),
         (test_image_encoder.main, ["{empty}"], "no picture in"),
         (test_image_encoder.main, ["--size", "62"], "multiples of 4"),
-        (test_image_encoder.main, ["--size", "0"], "size of 0"),
+        (test_image_encoder.main, ["--size", "0"], "--size 0 is not from 8 to 4096"),
+        (text2image.main, ["a cat", "--size", "100"], "a height of 100 is no multiple"),
+        (test_anatomy.main, ["--size", "5000"], "--size 5000 is not from 8 to 4096"),
+        (test_precision.main, ["--precision", "bfloat16"], "leave --precision out"),
         (test_image_encoder.main, ["--out", "{file}"], "cannot write into"),
     ],
 )
@@ -360,10 +369,27 @@ def test_precision_is_a_choice(main, script_name, tmp_path, monkeypatch, capfd):
     smallest = {"text2image": ["a cat", "--steps", 1], "test_image_encoder": ["--size", 32]}
     words = [*smallest[script_name], "--precision", "float16-storage", "--out", tmp_path]
     call(main, *words, monkeypatch=monkeypatch)
-    assert chosen == [("phantom", "float16-storage")]
+    assert [given[:2] for given in chosen] == [("phantom", "float16-storage")]
     for film in only(tmp_path / script_name).glob("film.json"):
         assert json.loads(film.read_text(encoding="utf-8"))["precision"] == "float16-storage"
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "tensor"),
+    [
+        (text2image.main, ["a cat", "--steps", 1], None),
+        (test_guidance.main, ["a cat", "--steps", 1, "--pictures", 2], "pictures"),
+    ],
+)
+def test_size_is_a_choice(main, words, tensor, tmp_path, monkeypatch):
+    call(main, *words, "--size", 96, "--out", tmp_path, monkeypatch=monkeypatch)
+    folder = only(only(tmp_path))
+    if tensor:
+        assert load_file(folder / "tensors.safetensors")[tensor].shape[-3:] == (96, 96, 3)
+    else:
+        with Image.open(folder / "image.png") as image:
+            assert image.size == (96, 96)
 
 
 SLOW = "bfloat16 is slow on this CPU; float16-storage takes as little memory and is quicker"

@@ -174,7 +174,7 @@ def bare(part: str, config: Any) -> keras.Model:
 
 def asked(sd: StableDiffusion, part: str) -> list[keras.KerasTensor]:
     """What a part is given when one picture is drawn."""
-    text, unet, side = sd.text_config, sd.unet_config, sd.unet_config.sample_size
+    text, unet, side = sd.text_config, sd.unet_config, sd.size // sd.vae_config.factor
     length, guided = text.max_position_embeddings, unet.time_cond_proj_dim
     halves = 1 if guided else 2
     latent = (side, side, unet.in_channels)
