@@ -28,7 +28,7 @@ from phantom.train.diffusion import (
 from phantom.train.loop import take_average, train
 from phantom.train.text import TEXT, read_text_encoder
 from phantom.train.words import NEXT
-from phantom.world import CORE
+from phantom.world import CORE, scenes
 from stable_diffusion_tf import layers, precisions, scheduler
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
 from stable_diffusion_tf.checkpoint.strict import load
@@ -49,7 +49,8 @@ UNET = UNetConfig(
 )
 BATCH = 32
 OTHERS = 0.5  # of the scenes see the padding of another caption, the rest that of the empty one
-LATE = 800  # the timestep from which on x says little even of the background's colour
+PAIRS = 0.7  # of the scenes have two things, whose places are the last that is learned
+LATE = 600  # the timestep from which on places are decided, and words are most of what is known
 MEAN = 4.0
 STATE = "silent"
 
@@ -100,11 +101,14 @@ def draw_batch(
     alphas: np.ndarray,
     weigh: Weigh,
     rng: np.random.Generator,
+    counts: np.ndarray,
     late: float = 0.0,
 ):
     """A batch as fit wants it: the noised latents and what is told of them, the noise, the
-    weight of each. `late`: the share of batches from LATE on."""
-    rows = rng.integers(len(data.latents), size=BATCH)
+    weight of each. `counts`: how many things each scene has, (n,); `late`: the share of batches
+    from LATE on."""
+    alone, pairs = (rng.choice(np.flatnonzero(counts == n), BATCH) for n in (1, 2))
+    rows = np.where(rng.random(BATCH) < PAIRS, pairs, alone)
     since = LATE if rng.random() < late else 0
     noised, noise, weight = add_noise(data.latents[rows], alphas, weigh, since, rng)
     empty = len(told.ends) - 1
@@ -148,12 +152,12 @@ def train_unet(
             from; by default a fresh start.
         gamma: the weight of the loss is min(gamma / SNR, ceiling).
         ceiling: see gamma.
-        late: the share of batches of the noisiest fifth of the timesteps: the colour's word is of
-            use there alone.
+        late: the share of batches that are noisy (from timestep LATE on), where the words decide.
     """
     keras.utils.set_random_seed(seed)
     data = encode_scenes(vae, scene_count, seed, CORE)
     told = encode_captions(out, data)
+    counts = np.array([len(scene.things) for scene in scenes(seed, scene_count, things=CORE)])
     alphas = scheduler.alphas_cumprod()
 
     def weigh(snr: np.ndarray) -> np.ndarray:
@@ -164,7 +168,7 @@ def train_unet(
         load(model.unet, open_part(start_from, "unet"), EXTRAS["unet"])
     train(
         model,
-        lambda rng: draw_batch(data, told, alphas, weigh, rng, late),
+        lambda rng: draw_batch(data, told, alphas, weigh, rng, counts, late),
         STATE,
         steps,
         seed,

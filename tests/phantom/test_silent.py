@@ -20,6 +20,7 @@ UNET = replace(
     up_block_types=("UpBlock2D",),
     cross_attention_dim=32,
 )  # one level, so that its step is traced in seconds
+COUNTS = np.array([1, 2] * 5)  # things in each scene
 TEXT = replace(text.TEXT, hidden_size=32, intermediate_size=64, num_hidden_layers=1)
 
 
@@ -42,7 +43,7 @@ def test_a_batch_hears_words_but_never_the_padding_of_its_own(told, data):
     owners, endings = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        heard, noise, weight = silent.draw_batch(data, told, alphas, np.ones_like, rng)
+        heard, noise, weight = silent.draw_batch(data, told, alphas, np.ones_like, rng, COUNTS)
         assert heard["context"].shape == (32, 77, 32) and heard["x"].shape == noise.shape
         assert weight.shape == (32, 1, 1)
         owners.append(heard["context"][:, 0, 0])  # the start token is the caption's own
@@ -52,6 +53,7 @@ def test_a_batch_hears_words_but_never_the_padding_of_its_own(told, data):
     assert np.mean(owners == -1) == pytest.approx(diffusion.EMPTY_CAPTIONS, abs=0.03)
     assert np.mean(endings[:, 0] == -1) == pytest.approx(1 - silent.OTHERS, abs=0.05)
     words = owners >= 0
+    assert np.mean(owners[words] % 2) == pytest.approx(silent.PAIRS, abs=0.05)
     assert np.mean(endings[words, 0] == owners[words]) < 0.08  # by luck one in twenty
 
 
@@ -65,7 +67,9 @@ def trained(data, told, tmp_path_factory):
         model = silent.build(UNET)
 
         def draw(rng):
-            return silent.draw_batch(data, told, scheduler.alphas_cumprod(), np.ones_like, rng)
+            return silent.draw_batch(
+                data, told, scheduler.alphas_cumprod(), np.ones_like, rng, COUNTS
+            )
 
         loop.train(model, draw, "silent", 6, 0, every=3, peak=1e-2, loss="mse")
     return folder, model.get_weights()
