@@ -60,6 +60,7 @@ bench: .venv/.oracle ## measure speed, speed and memory side by side with diffus
 	$(PY) benchmarks/text2image.py
 	$(PY) benchmarks/stable_diffusion.py
 	$(PY) benchmarks/probes.py
+	$(PY) benchmarks/budget.py
 
 phantom: .venv/.train ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train.vae

@@ -84,6 +84,16 @@ def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return not FAST_BFLOAT16.isdisjoint(next(flags, ()))
 
 
+def peak_memory() -> int | None:
+    """The most bytes that this process has held; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 # --- kernels -----------------------------------------------------------------------------------
 
 CPUINFO = Path("/proc/cpuinfo")

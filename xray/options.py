@@ -4,6 +4,7 @@ An experiment's own options are a dataclass over one of these; the shell's --hel
 a notebook fills it in: `main(sd, Options(prompt="a cat"))`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,7 @@ Picture = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="PI
 Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
 Precision = Literal["float32", "bfloat16", "float16-storage", "int8-storage"]
 
+UNITS = {"s": 1, "min": 60, "h": 3600}  # seconds
 EXAMPLE = "a rabbit left of a strawberry on a purple background"
 
 
@@ -44,6 +46,8 @@ class Options:
     """pixels along the side of pictures; by default, what the model was trained on."""
     out: Path = Path("outputs")
     """the folder to save into: each run makes a new one inside."""
+    budget: str | None = None
+    """how long it may take, as 90s, 5min or 1h: fewer pictures and steps are taken as need be."""
     folder: Annotated[Path | None, tyro.conf.Suppress] = None
     """of this run; the shell's frame makes it."""
 
@@ -97,6 +101,14 @@ class Batch(Sampling):
     def check(self) -> None:
         super().check()
         check_range("pictures", self.pictures, 2, 64, 8)
+
+
+def seconds_in(duration: str) -> float:
+    """'90s', '5min' or '1.5h' in seconds. Raises UsageError for what is no duration."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]+)", duration.strip())
+    if not match or match[2] not in UNITS or not float(match[1]):
+        raise UsageError(f"--budget {duration} is no duration; try --budget 5min")
+    return float(match[1]) * UNITS[match[2]]
 
 
 def check_rising(option: str, values: Sequence[float], least: int) -> None:

@@ -1,6 +1,9 @@
 """A matplotlib Figure in which text is text."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -8,11 +11,32 @@ from matplotlib.ticker import LogFormatter
 
 NO_GLYPH = ["Glyph .* missing from font", "Matplotlib currently does not support .* natively"]
 
+DRAWING = ContextVar("drawing", default=True)
+
+
+class NoFigure(Exception):
+    """A figure was begun where none is wanted."""
+
+
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Inside, whoever begins a figure is stopped there by NoFigure."""
+    before = DRAWING.set(False)
+    try:
+        yield
+    finally:
+        DRAWING.reset(before)
+
 
 class PlainFigure(Figure):
     """A Figure that sets text as it was typed. In matplotlib's own, `$5 and $6` is mathematics,
     `$\\frac{$` an error, half a surrogate pair another, and each letter that the font lacks a
     warning: here it is an empty box."""
+
+    def __init__(self, *arguments, **options):
+        if not DRAWING.get():
+            raise NoFigure
+        super().__init__(*arguments, **options)
 
     def draw(self, renderer) -> None:
         for text in self.findobj(Text):

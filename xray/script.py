@@ -23,12 +23,13 @@ from safetensors import SafetensorError
 
 from stable_diffusion_tf.backend import choose_backend, chosen_backend
 from stable_diffusion_tf.errors import UsageError
-from stable_diffusion_tf.machine import has_fast_bfloat16
-from xray.options import Options
+from stable_diffusion_tf.machine import has_fast_bfloat16, peak_memory
+from xray.options import Options, seconds_in
 from xray.report import Report
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
+    from xray.budget.watch import Watch
 
 Asked = TypeVar("Asked", bound=Options)
 INTERRUPTED = 130  # the shell's status for Ctrl-C
@@ -66,13 +67,14 @@ Main = Callable[["StableDiffusion", Asked], Report]
 def run_experiment(main: Main, options: type[Asked]) -> None:
     """Run an experiment with the shell's arguments: make its folder, load the model, print what it
     found, save all of it. A control that fails is an error."""
-    started, module = time.perf_counter(), main.__globals__
+    started, module = time.monotonic(), main.__globals__
     name, doc = Path(module["__file__"]).stem, module["__doc__"]
     question = " ".join(doc.split("\n\n")[0].split())
     with told_in_a_line():
         check_names(options, sys.argv[1:])
         asked = tyro.cli(options, description=question)
         asked.check()
+        limit = seconds_in(asked.budget) if asked.budget is not None else None
         check_out(asked.out)
         choose_backend(asked.backend)
         sd = load_model(asked.weights, asked.precision, asked.size)
@@ -81,11 +83,14 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
                 f"{asked.weights} takes the guidance as an input and has no ε_uncond; "
                 "name other weights"
             )
+        watch = watch_over(main, sd, asked, started)
+        watch.look_ahead(limit)
+        asked = watch.asked
         with folder_for_run(asked.out, name, asked.subject) as folder, saving_into(folder):
-            report = main(sd, replace(asked, folder=folder))
+            with watch.watching():
+                report = main(sd, replace(asked, folder=folder))
             facts = {"script": name, "question": question, "options": as_text(asked)}
-            took = {"seconds": round(time.perf_counter() - started, 3), "peak_gb": peak_memory()}
-            files = report.save(folder, facts | model_facts(sd) | took)
+            files = report.save(folder, facts | model_facts(sd) | taken_since(started))
     print(report)
     for kind, path in files.items():
         print(f"{kind:8} {path}")
@@ -121,6 +126,20 @@ def as_text(options: Asked) -> dict[str, Any]:
     return {
         n: value for n, value in json.loads(json.dumps(said, default=str)).items() if n != "folder"
     }
+
+
+def watch_over(main: Main, sd: "StableDiffusion", asked: Asked, started: float) -> "Watch[Asked]":
+    """What knows the cost of a run. started: when, by the monotonic clock."""
+    from xray.budget.watch import Watch
+
+    return Watch(main, sd, asked, started)
+
+
+def taken_since(started: float) -> dict[str, float | None]:
+    """Seconds by the monotonic clock, and the most memory that was held, in GB."""
+    peak = peak_memory()
+    seconds = round(time.monotonic() - started, 3)
+    return {"seconds": seconds, "peak_gb": None if peak is None else round(peak / 1e9, 2)}
 
 
 def model_facts(sd: "StableDiffusion") -> dict[str, Any]:
@@ -284,13 +303,3 @@ def new_folder(stem: Path) -> Path:
                 raise
             number += 1
             folder = stem.with_name(f"{stem.name}-{number}")
-
-
-def peak_memory() -> float | None:
-    """The most memory that this process has held, in GB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)

@@ -47,3 +47,44 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 def test_a_closed_output_gets_nothing(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     assert [*progress_bar(range(3))] == [0, 1, 2]
+
+
+# --- a whole run -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_whole_run_is_told_by_its_pace_and_no_part_of_it(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with progress.whole_run(20.0) as advance:  # it takes thrice as long
+        for _ in progress_bar(range(12)):
+            advance(20 / 12)
+    assert log.getvalue().splitlines() == [
+        "the whole run: 33%, about 40 s left",
+        "the whole run: 67%, about 20 s left",
+        "the whole run: 100%, about 0 s left",
+    ]
+
+
+def test_a_whole_run_on_a_terminal_is_one_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.whole_run(10.0) as advance:
+        assert [*progress_bar(range(3))] == [0, 1, 2]
+        advance(5.0)
+    told = terminal.getvalue()
+    assert "the whole run" in told and "denoising" not in told
+    assert [*progress_bar(range(3))] == [0, 1, 2] and "denoising" in terminal.getvalue()
+
+
+def test_a_whole_run_with_a_closed_output_says_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress.whole_run(10.0) as advance:
+        advance(20.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (89, "89 s"), (840, "14 min"), (9000, "2.5 h")]
+)
+def test_seconds_are_told_in_words(seconds, told):
+    assert progress.in_words(seconds) == told

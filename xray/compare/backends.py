@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,7 +62,25 @@ def reads_on(
     weights: as `StableDiffusion.load` takes them. Raises UsageError where the backend is not
     installed, and for what the model refuses.
     """
+    from stable_diffusion_tf.compiled import Call, pass_on
+
     check_installed(backend)
+    arrays = tuple(array for part in asked.values() for array in part)
+
+    def compute(*_: np.ndarray) -> dict[str, np.ndarray]:
+        return answered(backend, asked, weights, precision, pattern)
+
+    return pass_on(Call(backend, arrays, compute, never_known))
+
+
+def never_known(*_: Any) -> None:
+    raise NotImplementedError("what another process reads is known when it has")
+
+
+def answered(
+    backend: str, asked: Asked, weights: str | Path, precision: str, pattern: str
+) -> dict[str, np.ndarray]:
+    """What the other process reads."""
     with TemporaryDirectory() as folder:
         given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
         np.savez(given, **{f"{k}/{i}": array for k in asked for i, array in enumerate(asked[k])})

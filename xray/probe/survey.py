@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from typing import Any
 
@@ -12,7 +12,7 @@ from keras import tree
 
 from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.checkpoint.strict import skeleton
-from stable_diffusion_tf.compiled import gaps_told
+from stable_diffusion_tf.compiled import Outline, gaps_told
 from stable_diffusion_tf.config import UNetConfig
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.layers import Tap
@@ -91,23 +91,12 @@ def survey(network: keras.Model, inputs: Sequence[Any]) -> list[TapInfo]:
 
     every = in_plain_sight(network, lambda _: True)
     with gaps_told(), watching(network, see) as looped, every:
-        Outline(network).compute_output_spec(*specs)
+        Outline(partial(network, training=False)).compute_output_spec(*specs)
     return [tap for address, tap in found.items() if not lies_in(address, looped)]
 
 
 def never(_: str) -> bool:
     return False
-
-
-class Outline(keras.Operation):
-    """A call of a network as an operation of its own, so that the network takes no note of it."""
-
-    def __init__(self, network: keras.Model):
-        super().__init__()
-        self.network = network
-
-    def call(self, *inputs):
-        return self.network(*inputs, training=False)
 
 
 def joined(one: TapInfo, more: TapInfo) -> TapInfo:
