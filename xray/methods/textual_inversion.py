@@ -98,9 +98,12 @@ def noised(
 
 def errors(model: Learner, examples: Examples) -> np.ndarray:
     """The squared error of the predicted noise, (b,), one for each example."""
-    like = keras.KerasTensor(examples.noise.shape)
-    asking = Call("learner", (examples.inputs,), model.predict_on_batch, lambda *_: like)
-    predicted = pass_on(asking)
+    like, word = keras.KerasTensor(examples.noise.shape), ops.convert_to_numpy(model.word)
+
+    def predict(inputs: dict[str, np.ndarray], _: np.ndarray) -> np.ndarray:
+        return model.predict_on_batch(inputs)
+
+    predicted = pass_on(Call("learner", (examples.inputs, word), predict, lambda *_: like))
     return np.mean((predicted - examples.noise) ** 2, axis=(1, 2, 3), dtype=np.float64)
 
 
@@ -118,15 +121,29 @@ def learn(
 ) -> np.ndarray:
     """The word after so many steps of the model's optimizer, (stops, width); `draw` gives a step's
     examples."""
+    model.optimizer.build(model.trainable_variables)  # what it remembers is there from the first
     found = []
     for step in range(steps + 1):
         if step in stops:
             found.append(ops.convert_to_numpy(model.word).copy())
         if step < steps:
-            batch = draw(step)
-            given = batch.inputs, batch.noise
-            pass_on(Call("learning", given, model.train_on_batch, lambda *_: keras.KerasTensor(())))
+            take_step(model, draw(step))
     return np.stack(found)
+
+
+def take_step(model: Learner, batch: Examples) -> None:
+    """One step of the optimizer: of the word and what the optimizer remembers, new values."""
+    state = [model.word, *model.optimizer.variables]
+    before = [ops.convert_to_numpy(one).copy() for one in state]
+
+    def step(inputs: dict[str, np.ndarray], noise: np.ndarray, _: list) -> list[np.ndarray]:
+        model.train_on_batch(inputs, noise)
+        return [ops.convert_to_numpy(one).copy() for one in state]
+
+    specs = [keras.KerasTensor(one.shape, one.dtype) for one in before]
+    after = pass_on(Call("learning", (batch.inputs, batch.noise, before), step, lambda *_: specs))
+    for variable, value in zip(state, after, strict=True):
+        variable.assign(value)
 
 
 # --- the words that are there already ----------------------------------------------------------
