@@ -67,11 +67,12 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     shown = np.unique(np.linspace(0, len(film) - 1, min(SHOWN, len(film))).round().astype(int))
     colours = {block: linear_probe.components(steps)[shown] for block, steps in features.items()}
     x0 = to_pictures(sd, film.read("x0", shown.tolist())[:, 0])
-    sheet = figures.colours_sheet(x0, colours, alike, shown, seen)
+    looks = x0, colours, alike, shown, seen  # drawn last of all: a budget counts until then
     tensors = {f"{block}, colours": maps for block, maps in colours.items()}
     if sd.size != SIDE:  # its world is not the phantom's
         rows = [{"block": block, f"step of {what}": step} for block, step in first.items()]
         control = Control("the run when nobody looks", str(held), held.passed, WRONG)
+        sheet = figures.colours_sheet(*looks)
         return Report(seen, control, None, rows, sheet, tensors, film=options.folder)
     scores = probe_scenes(sd, blocks, TIMES, options.number, options.seed)
     table = [
@@ -88,7 +89,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         table=table,
         figure=figures.scores_sheet(scores, table, finding),
         tensors=tensors | {figures.named(name): iou for name, iou in scores.things.items()},
-        pictures={"colours": sheet},
+        pictures={"colours": figures.colours_sheet(*looks)},
         film=options.folder,
     )
 

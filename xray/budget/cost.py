@@ -14,6 +14,7 @@ from stable_diffusion_tf.progress import in_words
 from .rehearsal import Key, Rehearsal, key_of
 
 LAST = 25  # calls of a kind whose time is kept
+FIGURE = 50e6  # bytes that a figure and its report take when all calls are made
 MUCH = 0.1  # of the whole: calls that take so large a share are timed themselves
 
 
@@ -22,7 +23,7 @@ class Cost(NamedTuple):
     known."""
 
     seconds: float
-    bytes: int | None
+    bytes: float | None
     whole: bool = True
 
     def __str__(self) -> str:
@@ -107,7 +108,7 @@ def cost_of(
     compiled that was timed; done: the calls of it that are made. None: it has not begun.
 
     Between its calls it takes as long as its rehearsal did. Bytes are what this process has held,
-    and by what the largest call to come is larger than any until now.
+    by what the largest call to come is larger than any until now, and the figure.
     """
     left = found.counts if done is None else Counter(found.counts) - Counter(done)
     calls = seconds_of(left, times, () if done is None else times.first)
@@ -115,4 +116,4 @@ def cost_of(
     for key, needed in found.needed.items():
         made = [found.needed[one] for one in times.first if one in found.needed and alike(key, one)]
         more = max(more, needed - max(made, default=0))
-    return Cost(spent + found.seconds + calls, held and held + more, found.stopped is None)
+    return Cost(spent + found.between + calls, held and held + more + FIGURE, found.stopped is None)

@@ -155,12 +155,13 @@ class Rehearsal:
         self.calls: dict[Key, Call] = {}
         self.needed: dict[Key, int] = {}  # bytes that such a call holds at the least
         self.stopped: BaseException | None = None  # by what, if not at the end or at a figure
-        self.seconds = 0.0
+        self.between = 0.0  # seconds that all took but the calls
         self.pool = np.random.default_rng(0).standard_normal(POOL, dtype=np.float32)
         self.drawn = 0
 
     def __call__(self, call: Call) -> Any:
-        if time.monotonic() > self.until:
+        started = time.monotonic()
+        if started > self.until:
             raise OutOfPatience
         key = key_of(call)
         specs = self.shapes.of(call)
@@ -169,7 +170,9 @@ class Rehearsal:
             self.calls[key] = call
             self.needed[key] = least_bytes(self.sd, call, specs)
             check_room(self.needed[key])
-        return tree.map_structure(self.draw, specs)
+        made = tree.map_structure(self.draw, specs)
+        self.between -= time.monotonic() - started
+        return made
 
     def draw(self, like: keras.KerasTensor) -> np.ndarray:
         """Normal numbers, others at each call; zeros of whatever is not a float."""
@@ -204,7 +207,7 @@ def rehearse(
         except (Exception, SystemExit) as error:  # over numbers that mean nothing, most often
             counted.stopped = error.with_traceback(None)
     lend(other, sd)
-    counted.seconds = time.monotonic() - started
+    counted.between += time.monotonic() - started
     return counted
 
 

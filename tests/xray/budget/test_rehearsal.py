@@ -127,7 +127,7 @@ def test_a_rehearsal_that_takes_too_long_is_broken_off_in_what_measures(small):
             psnr(np.zeros((1, 2, 2, 3)), np.ones((1, 2, 2, 3)))
 
     found = rehearse(main, small, Mine(), Shapes(), patience=0.05)
-    assert isinstance(found.stopped, OutOfPatience) and found.seconds < 10
+    assert isinstance(found.stopped, OutOfPatience) and found.between < 10
 
 
 def test_a_function_is_outlined_once_for_batches_of_all_sizes(small):
