@@ -50,13 +50,21 @@ def held(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
             check_same(folder, {"format": FORMAT, **facts})
             for name in (RUNS, FAILED):
                 (folder / name).mkdir(exist_ok=True)
-            for part in (folder / RUNS).glob(f"*{PART}"):
-                shutil.rmtree(part)  # of a run that was killed
-            yield
+            remove_parts(folder)
+            try:
+                yield
+            finally:
+                remove_parts(folder)
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise  # of workers, not of the disk
         raise cannot_write_into(folder, error) from None
+
+
+def remove_parts(folder: Path) -> None:
+    """Of runs that were stopped, or killed."""
+    for part in (folder / RUNS).glob(f"*{PART}"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
@@ -72,8 +80,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         (folder / LOCK).write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
         yield
-        (folder / LOCK).unlink(missing_ok=True)
     finally:
+        (folder / LOCK).unlink(missing_ok=True)
         os.close(handle)
 
 

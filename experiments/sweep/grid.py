@@ -6,12 +6,12 @@ import io
 import itertools
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -88,14 +88,22 @@ def value_of(hint: Any, part: str, text: str) -> Any:
         with redirect_stderr(io.StringIO()):
             return tyro.cli(hint, args=words, console_outputs=False)
     except (SystemExit, ValueError):  # ValueError: a quotation that does not end
-        raise UsageError(f"--set {text}: “{part}” is no {plain(hint)}") from None
+        raise UsageError(f"--set {text}: “{part}” is {unlike(hint)}") from None
 
 
-def plain(hint: Any) -> str:
-    """What a type is called, and which values a closed one has."""
-    name = getattr(hint, "__name__", "") if isinstance(hint, type) else ""
-    known = {"int": "whole number", "float": "number", "bool": "yes or no; type True or False"}
-    return known.get(name) or re.sub(r"typing\.|pathlib\.", "", name or str(hint))
+def unlike(hint: Any) -> str:
+    """What a value is that is not of this type."""
+    if get_origin(hint) is Literal:
+        return f"none of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is tuple:
+        return f"not such a list: {', '.join(map(called, get_args(hint)))}, with spaces between"
+    return f"no {called(hint)}"
+
+
+def called(hint: Any) -> str:
+    """A type in plain words."""
+    known = {int: "whole number", float: "number", bool: "True or False", str: "text", ...: "…"}
+    return known.get(hint) or re.sub(r"typing\.|pathlib\.", "", str(hint))
 
 
 def read_seeds(text: str) -> list[int]:
@@ -127,6 +135,3 @@ def read_prompts(path: Path) -> list[str]:
         if not prompt.isprintable():
             raise UsageError(f"{path}: “{prompt}” holds what cannot be printed; take it out")
     return prompts
-
-
-READERS: Mapping[str, Callable[[Any], list[Any]]] = {"seed": read_seeds, "prompt": read_prompts}

@@ -1,7 +1,7 @@
 """index.csv: a row for each run, with its options, what it found, and how it went."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def cells(row: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[tuple[
         yield number_column(name, options), value
 
 
-def number_column(name: str, options: Mapping[str, Any]) -> str:
+def number_column(name: str, options: Container[str]) -> str:
     """A number may be called as an option is, `steps`; and both have a column."""
     taken = name in options or name in BEFORE or name in AFTER
     return f"{name} (number)" if taken else name

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ QUIET = {  # read when Ray is imported
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # a worker that dies is told by the sweep, in one line
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+INSTALL = "pip install -r requirements-ray.txt"
 WAIT = 10  # seconds for a cluster to answer
 
 
@@ -81,13 +83,18 @@ def connect(address: str | None) -> tuple[Any, bool]:
         ) from None
     if ray.is_initialized():
         return ray, False
-    asked = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     where = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
-        ray.init(**asked, **where)
-    except (ConnectionError, ValueError, RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"no Ray cluster answers at {address or 'this machine'} "
-            f"({str(error).splitlines()[0]:.80}); start one: ray start --head"
-        ) from None
+        check_answers(os.environ.get("RAY_ADDRESS") if address == "auto" else address)
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **where)
+    except (OSError, ValueError, RuntimeError) as error:
+        said = f"{address or 'this machine'} ({str(error).splitlines()[0]:.80})"
+        raise UsageError(f"no Ray cluster answers at {said}; start one: ray start --head") from None
     return ray, True
+
+
+def check_answers(address: str | None) -> None:
+    """Raises OSError where nobody listens at host:port: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), WAIT).close()

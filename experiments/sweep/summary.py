@@ -24,8 +24,10 @@ from xray.plots import (
 from xray.report import DPI, told, write_table
 
 from .folder import DONE, rows
+from .index import number_column
 
 SUMMARY, FIGURE = "summary.csv", "summary.png"
+RUNS = "runs"  # the column of how many
 SEED = "seed"  # the option whose values are the cases of an estimate
 SHOWN = 4  # numbers in the figure, where none are named
 PANELS, CURVES, BARS = 12, len(STYLES), 24  # at the most
@@ -59,14 +61,15 @@ def summarize(found: Iterable[Row]) -> list[dict[str, Any]]:
             kept = {n: v for n, v in row["options"].items() if n != SEED}
             condition = values.setdefault(tuple((n, plain(v)) for n, v in kept.items()), {})
             condition.setdefault("", []).append(1.0)  # the run itself
-            for name, value in row["numbers"].items():
+            for number, value in row["numbers"].items():
+                name = number_column(number, (*row["options"], RUNS))
                 if (case := as_case(value)) is not None:
                     condition.setdefault(name, []).append(case)
                     units.setdefault(name, unit_of(value))
     varying = differing([dict(condition) for condition in values])
     return [
         {name: value for name, value in condition if name in varying}
-        | {"runs": len(held.pop(""))}
+        | {RUNS: len(held.pop(""))}
         | {name: estimate(some, units[name]) for name, some in held.items()}
         for condition, held in values.items()
     ]
@@ -130,7 +133,7 @@ def moves(table: Sequence[Row], name: str) -> bool:
 def draw(table: Sequence[Row], numbers: Sequence[str]) -> Figure:
     """A panel for each number: curves over the option that is a number, a curve for each
     combination of the others; bars where none is."""
-    options = [name for name in table[0] if name not in ("runs", *numbers_in(table))]
+    options = [name for name in table[0] if name not in (RUNS, *numbers_in(table))]
     over = next((name for name in options if is_axis(table, name)), None)
     wide = min(len(numbers), 2 if over else 1)
     deep = -(-len(numbers) // wide)
@@ -162,7 +165,7 @@ def is_axis(table: Sequence[Row], name: str) -> bool:
 
 
 def title(table: Sequence[Row], over: str | None, options: Sequence[str]) -> str:
-    runs = [row["runs"] for row in table]
+    runs = [row[RUNS] for row in table]
     each = f"{min(runs)}" if min(runs) == max(runs) else f"{min(runs)} to {max(runs)}"
     said = f"Means of {each} runs, with 95 % intervals over seeds"
     if over:
