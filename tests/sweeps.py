@@ -1,5 +1,6 @@
 """Functions to sweep over, which worker processes can import, and what sweeps left behind."""
 
+import csv
 import os
 import signal
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
+from experiments.sweep import rows
+from experiments.sweep.folder import RUNS
 from xray import rounding
 from xray.measure import mean_of
 from xray.methods.drawing import draw
@@ -122,3 +126,40 @@ def wait_for(what: Any, seconds: float = 120.0) -> None:
     while not what():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.02)
+
+
+# --- what sweeps left behind ----------------------------------------------------------------------
+
+
+def asked(log: str, count: int = 6, **more) -> list[Asked]:
+    return [Asked(seed, log, **more) for seed in range(count)]
+
+
+def index(out: Path) -> list[dict[str, str]]:
+    with open(out / "index.csv", encoding="utf-8") as file:
+        return [*csv.DictReader(file)]
+
+
+def states(out: Path) -> dict[int, str]:
+    """Seed → status; no seed is there twice."""
+    found = [(row["options"]["seed"], row["status"]) for row in rows(out)]
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def check_whole(out: Path, count: int) -> None:
+    """Every run is there once, nothing else is, and the index tells of all."""
+    there = sorted(path.name for path in (out / RUNS).iterdir())
+    assert len(there) == count and sorted(row["run"] for row in index(out)) == there
+    assert {row["status"] for row in index(out)} == {"done"}
+    assert not (out / "lock").exists() and not [*out.rglob("*.part")]
+
+
+def latents(out: Path) -> dict[int, np.ndarray]:
+    """Seed → a latent and its twin, (2, h, w, 4)."""
+    return {
+        row["options"]["seed"]: load_file(out / RUNS / row["run"] / "tensors.safetensors")[
+            "latents"
+        ]
+        for row in rows(out)
+    }

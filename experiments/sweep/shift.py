@@ -57,41 +57,39 @@ class Shift:
             self.busy[worker] = run
             self.pool.give(worker, run)
 
-    def when_ready(self, news: News) -> Iterator[Outcome]:
+    def when_ready(self, news: News) -> Sequence[Outcome]:
         self.starts[news.worker] = 0
         self.free.append(news.worker)
-        yield from ()
+        return ()
 
-    def when_over(self, news: News) -> Iterator[Outcome]:
+    def when_over(self, news: News) -> Sequence[Outcome]:
         run = self.busy.pop(news.worker)
         self.free.append(news.worker)
-        yield from self.again_or_over(run, news, self.failures, TRIES)
+        return self.again_or_over(run, news, self.failures, TRIES)
 
-    def when_died(self, news: News) -> Iterator[Outcome]:
+    def when_died(self, news: News) -> Sequence[Outcome]:
         run = self.busy.pop(news.worker, None)
-        if run:
-            yield from self.again_or_over(run, news, self.crashes, CRASHES)
-        else:
-            self.starts[news.worker] += 1
+        self.starts[news.worker] += run is None
         if self.starts[news.worker] < STARTS:
             self.pool.revive(news.worker)
         else:
             self.retire(news, f"{news.error} while it started, {STARTS} times")
+        return self.again_or_over(run, news, self.crashes, CRASHES) if run else ()
 
-    def when_unfit(self, news: News) -> Iterator[Outcome]:
+    def when_unfit(self, news: News) -> Sequence[Outcome]:
         """What it was given is done by another, and counts as no failure of the run."""
         if run := self.busy.pop(news.worker, None):
             self.waiting.appendleft(run)
         self.retire(news, news.error)
-        yield from ()
+        return ()
 
-    def again_or_over(self, run: Run, news: News, count: Counter, most: int) -> Iterator[Outcome]:
+    def again_or_over(self, run: Run, news: News, count: Counter, most: int) -> Sequence[Outcome]:
         """A run that failed comes last, so that another worker may have it by then."""
         count[run.key] += bool(news.error)
-        if news.error and count[run.key] < most:
-            self.waiting.append(run)
-        else:
-            yield Outcome(run, news)
+        if not news.error or count[run.key] == most:
+            return (Outcome(run, news),)
+        self.waiting.append(run)
+        return ()
 
     def retire(self, news: News, why: str) -> None:
         self.retired[news.worker] = why

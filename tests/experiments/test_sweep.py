@@ -1,6 +1,5 @@
 """Sweeps: each run once, whatever happens meanwhile, and bad input in one line."""
 
-import csv
 import json
 import os
 import signal
@@ -21,48 +20,24 @@ from experiments.sweep.summary import summarize
 from experiments.sweep.worker import UNFIT, Task, Worker
 from experiments.test_guidance import Options
 from stable_diffusion_tf.errors import UsageError
-from tests import interrupt, sweeps
-from tests.sweeps import ODD, ROOT, Asked, begun, wait_for
+from tests import interrupt, sweeps, tiny
+from tests.sweeps import (
+    ODD,
+    ROOT,
+    Asked,
+    asked,
+    begun,
+    check_whole,
+    index,
+    latents,
+    states,
+    wait_for,
+)
 from xray import rounding, script
 from xray.measure import mean_of
 from xray.report import read_report
 
 KILL = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-
-
-@pytest.fixture
-def log(tmp_path) -> str:
-    (tmp_path / "log").mkdir()
-    return str(tmp_path / "log")
-
-
-@pytest.fixture
-def out(tmp_path) -> Path:
-    return tmp_path / "out"
-
-
-def asked(log: str, count: int = 6, **more) -> list[Asked]:
-    return [Asked(seed, log, **more) for seed in range(count)]
-
-
-def index(out: Path) -> list[dict[str, str]]:
-    with open(out / "index.csv", encoding="utf-8") as file:
-        return [*csv.DictReader(file)]
-
-
-def states(out: Path) -> dict[int, str]:
-    """Seed → status; no seed is there twice."""
-    found = [(row["options"]["seed"], row["status"]) for row in rows(out)]
-    assert len(found) == len(dict(found))
-    return dict(found)
-
-
-def check_whole(out: Path, count: int) -> None:
-    """Every run is there once, nothing else is, and the index tells of all."""
-    there = sorted(path.name for path in (out / RUNS).iterdir())
-    assert len(there) == count and sorted(row["run"] for row in index(out)) == there
-    assert {row["status"] for row in index(out)} == {"done"}
-    assert not (out / "lock").exists() and not [*out.rglob("*.part")]
 
 
 # --- each run once -----------------------------------------------------------------------------
@@ -293,23 +268,14 @@ def test_ray_that_is_not_installed_or_not_there_is_told(log, out, monkeypatch):
 
 
 @pytest.mark.arithmetic
-def test_processes_draw_what_this_process_draws(phantom, loaded, log, tmp_path):
+def test_processes_draw_what_this_process_draws(log, tmp_path):
+    weights = str(tiny.write_model(tmp_path / "tiny"))
     for engine in ("serial", "processes"):
-        run = {"out": tmp_path / engine, "engine": engine, "workers": 1}
+        run = {"out": tmp_path / engine, "engine": engine, "workers": 1, "weights": weights}
         assert sweep(sweeps.drawn, asked(log, 3), **run).finished == 3
     one, other = (latents(tmp_path / engine) for engine in ("serial", "processes"))
     for seed, expected in one.items():
         assert rounding.hold(other[seed][0], expected[0], expected).passed
-
-
-def latents(out: Path) -> dict[int, np.ndarray]:
-    """Seed → a latent and its twin, (2, h, w, 4)."""
-    return {
-        row["options"]["seed"]: load_file(out / RUNS / row["run"] / "tensors.safetensors")[
-            "latents"
-        ]
-        for row in rows(out)
-    }
 
 
 # --- what it comes to --------------------------------------------------------------------------
@@ -335,7 +301,8 @@ def test_the_command_sweeps_an_experiment(tmp_path, monkeypatch, capfd):
     prompts.write_text("a cat\n\na “dog”, on a red background\r\n", "utf-8")
     words = ["--seeds", "0,2", "--prompts", prompts, "--set", "weights=phantom"]
     status, said, complained = shell("test_text_encoder", *words, tmp_path, monkeypatch, capfd)
-    assert (status, complained) == (0, "") and "finished 4" in said
+    assert status == 0 and "finished 4" in said
+    assert all(line.startswith("sweeping: ") for line in complained.splitlines())
     for kind in ("index.csv", "summary.csv", "summary.png"):
         assert str(tmp_path / "out" / kind) in said
     found = [(row["prompt"], row["seed"]) for row in index(tmp_path / "out")]

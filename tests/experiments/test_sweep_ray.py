@@ -14,8 +14,7 @@ import pytest
 
 from experiments.sweep import sweep
 from tests import sweeps, tiny
-from tests.experiments.test_sweep import asked, check_whole, latents, log, out, states  # noqa: F401
-from tests.sweeps import ROOT, begun, wait_for
+from tests.sweeps import ROOT, asked, begun, check_whole, latents, states, wait_for
 from xray import rounding
 
 pytestmark = pytest.mark.ray
@@ -68,7 +67,7 @@ def meanwhile(work) -> Iterator[None]:
     assert not failed and not thread.is_alive()
 
 
-def test_a_node_that_is_killed_costs_no_run(cluster, log, out, tmp_path):  # noqa: F811
+def test_a_node_that_is_killed_costs_no_run(cluster, log, out, tmp_path):
     """And what a model draws there is what it draws here."""
     weights = str(tiny.write_model(tmp_path / "tiny"))
     with nodes(cluster, {}, {}) as (_, doomed):
@@ -88,7 +87,7 @@ def test_a_node_that_is_killed_costs_no_run(cluster, log, out, tmp_path):  # noq
         assert rounding.hold(drawn[seed][0], expected[0], expected).passed
 
 
-def test_ten_workers_that_are_killed_cost_no_run(cluster, log, out):  # noqa: F811
+def test_ten_workers_that_are_killed_cost_no_run(cluster, log, out):
     rng = np.random.default_rng(0)
 
     def kill() -> None:
@@ -118,12 +117,8 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_worker_whose_disk_is_full_leaves_its_runs_to_the_others(
-    cluster,
-    log,  # noqa: F811
-    out,  # noqa: F811
-    small_disk,
-    capfd,
+def test_a_worker_with_a_full_disk_leaves_its_runs_to_the_others(
+    cluster, log, out, small_disk, capfd
 ):
     with nodes(cluster, {}, {"TMPDIR": str(small_disk)}):
         options = asked(log, 12, seconds=0.5)  # so that both have some
@@ -134,7 +129,7 @@ def test_a_worker_whose_disk_is_full_leaves_its_runs_to_the_others(
     assert sum(begun(log).values()) == 13
 
 
-def test_a_driver_that_is_killed_goes_on(cluster, log, out):  # noqa: F811
+def test_a_driver_that_is_killed_goes_on(cluster, log, out):
     options = f"[Asked(seed, {log!r}, seconds=0.2) for seed in range(40)]"
     run = f"out={str(out)!r}, engine='ray', address={cluster.address!r}, weights=None"
     with nodes(cluster, {}, {}):
@@ -149,7 +144,7 @@ def test_a_driver_that_is_killed_goes_on(cluster, log, out):  # noqa: F811
     assert sum(begun(log).values()) <= 40 + 2 + 2  # at work, and on their way back
 
 
-def test_a_local_cluster_is_started_and_ended(log, out):  # noqa: F811
+def test_a_local_cluster_is_started_and_ended(log, out):
     import ray
 
     run = {"out": out, "engine": "ray", "workers": 2, "weights": None}
