@@ -11,7 +11,7 @@ from typing import Any
 from stable_diffusion_tf.errors import UsageError
 
 from .folder import Run
-from .pools import EVERY, with_threads
+from .pools import EVERY, with_environment
 from .worker import DIED, News, Sender, Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ class Actors:
             raise UsageError("the Ray cluster has no CPU for a worker; start a node that has")
         kind = self.ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(Sender)
         pythonpath = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        variables = {"PYTHONPATH": pythonpath, **with_threads(task, 1).environment}
+        variables = {"PYTHONPATH": pythonpath, **with_environment(task, 1).environment}
         kind = kind.options(runtime_env={"env_vars": variables})
         task = replace(task, main=self.ray.cloudpickle.dumps(task.main))
         self.workers = min(workers, room)

@@ -76,7 +76,7 @@ class Processes:
     """Each worker is a process."""
 
     def __init__(self, task: Task, place: Place, workers: int):
-        self.task, self.place = with_threads(task, processors() // workers), place
+        self.task, self.place = with_environment(task, processors() // workers), place
         self.workers = workers
         self.spawn = multiprocessing.get_context("spawn")
         self.ends: dict[int, Connection] = {}
@@ -162,11 +162,14 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def with_threads(task: Task, threads: int) -> Task:
-    """Workers that share the processors and do not each take all; what the user has set stays."""
+def with_environment(task: Task, threads: int) -> Task:
+    """Workers know the backend before they import Keras, and share the processors, of which each
+    would take all; what the user has set stays."""
     each = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), str(max(1, threads)))
-    unset = {name: value for name, value in each.items() if name not in os.environ}
-    return replace(task, environment={**task.environment, **unset})
+    made = {name: os.environ.get(name, value) for name, value in each.items()}
+    if task.facts["backend"]:
+        made["KERAS_BACKEND"] = task.facts["backend"]
+    return replace(task, environment={**task.environment, **made})
 
 
 def workers_here(task: Task) -> int:

@@ -278,6 +278,16 @@ def test_processes_draw_what_this_process_draws(log, tmp_path):
         assert rounding.hold(other[seed][0], expected[0], expected).passed
 
 
+def test_workers_compute_with_the_backend_that_is_asked_for(out):
+    line = [sys.executable, "-m", "experiments.sweep", "test_text_encoder", "--out", str(out)]
+    line += ["--backend", "openvino", "--engine", "processes", "--workers", "1"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr and "finished 1" in done.stdout
+    (run,) = (out / RUNS).iterdir()
+    _, facts = read_report(run / "report.json")
+    assert facts["model"]["backend"] == facts["run"]["backend"] == "openvino"
+
+
 # --- what it comes to --------------------------------------------------------------------------
 
 
