@@ -15,7 +15,7 @@ LOWEST := $(shell sed -n 's/^keras>=\([0-9.]*\),.*/\1/p' requirements.txt).0
 CHOSEN := $(if $(BACKEND),--backend $(BACKEND))
 
 .DELETE_ON_ERROR:
-.PHONY: help run lab test arithmetic keras parity browser-test lint gallery bench phantom
+.PHONY: help run lab test arithmetic keras parity browser-test ray-test lint gallery bench phantom
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ browser-test: .venv/.browser ## open the pages in Chromium, offline
 	@command -v chromium || command -v google-chrome || test -n "$$CHROMIUM" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	$(PY) -m pytest -m browser tests/browser
 
+ray-test: .venv/.ray ## sweep on a cluster of Ray while nodes, workers and the driver are killed
+	$(PY) -m pytest -m ray tests/experiments/test_sweep_ray.py
+
 lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
 
@@ -56,11 +59,12 @@ lint: .venv/.test ## check format and style
 gallery: .venv/.runtime ## run every experiment on the phantom and write docs/gallery (a quarter of an hour)
 	$(PY) -m experiments.gallery $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT))
 
-bench: .venv/.oracle ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
+bench: .venv/.oracle .venv/.ray ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py
 	$(PY) benchmarks/stable_diffusion.py
 	$(PY) benchmarks/probes.py
 	$(PY) benchmarks/budget.py
+	$(PY) benchmarks/sweep.py
 
 phantom: .venv/.train ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train.vae
@@ -100,6 +104,11 @@ $(PY):
 	@touch $@
 
 .venv/.browser: requirements-browser.txt .venv/.test
+	@echo "installing $< into .venv"
+	@$(PIP) -r $<
+	@touch $@
+
+.venv/.ray: requirements-ray.txt .venv/.test
 	@echo "installing $< into .venv"
 	@$(PIP) -r $<
 	@touch $@

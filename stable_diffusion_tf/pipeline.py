@@ -16,7 +16,8 @@ from . import scheduler
 from .arguments import check_seed, number, place, whole
 from .checkpoint.folder import EXTRAS
 from .checkpoint.keras_cv_h5 import from_live
-from .checkpoint.open import locate, open_checkpoint
+from .checkpoint.open import open_checkpoint
+from .checkpoint.places import locate
 from .checkpoint.strict import check_memory, load_new
 from .checkpoint.tensors import Checkpoint, Source
 from .checkpoint.textual_inversion import check_rows, new_word, read_embedding, with_words

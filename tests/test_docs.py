@@ -58,7 +58,7 @@ def test_ports_are_compared(prints, index, told):
     assert re.search(told, prints(code("comparing-ports.md")[index]))
 
 
-@pytest.mark.parametrize("snippet", code("recipes.md") + code("attribution.md"))
+@pytest.mark.parametrize("snippet", code("recipes.md") + code("attribution.md") + code("sweeps.md"))
 def test_a_recipe_runs(snippet, loaded, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {"__name__": "__main__"})

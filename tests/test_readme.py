@@ -45,7 +45,7 @@ def test_the_shell_commands_are_the_known_ones():
     assert lines("sh")[:2] == ["make run", "make test"]
     for target in (
         *("run", "lab", "test", "arithmetic", "keras", "gallery", "parity", "bench", "phantom"),
-        "browser-test",
+        *("browser-test", "ray-test"),
     ):
         assert run(["make", "-n", target], ROOT)
         assert f"make {target}" in README

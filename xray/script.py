@@ -12,11 +12,12 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import tyro
 from safetensors import SafetensorError
@@ -67,9 +68,7 @@ Main = Callable[["StableDiffusion", Asked], Report]
 def run_experiment(main: Main, options: type[Asked]) -> None:
     """Run an experiment with the shell's arguments: make its folder, load the model, print what it
     found, save all of it. A control that fails is an error."""
-    started, module = time.monotonic(), main.__globals__
-    name, doc = Path(module["__file__"]).stem, module["__doc__"]
-    question = " ".join(doc.split("\n\n")[0].split())
+    started, (name, question) = time.monotonic(), story(main)
     with told_in_a_line():
         check_names(options, sys.argv[1:])
         asked = tyro.cli(options, description=question)
@@ -78,24 +77,54 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
         check_out(asked.out)
         choose_backend(asked.backend)
         sd = load_model(asked.weights, asked.precision, asked.size)
-        if asked.guided and sd.is_lcm:
-            raise UsageError(
-                f"{asked.weights} takes the guidance as an input and has no ε_uncond; "
-                "name other weights"
-            )
+        check_guided(sd, asked)
         watch = watch_over(main, sd, asked, started)
         watch.look_ahead(limit)
         asked = watch.asked
         with folder_for_run(asked.out, name, asked.subject) as folder, saving_into(folder):
             with watch.watching():
-                report = main(sd, replace(asked, folder=folder))
-            facts = {"script": name, "question": question, "options": as_text(asked)}
-            files = report.save(folder, facts | model_facts(sd) | taken_since(started))
+                report, files = save_run(main, sd, replace(asked, folder=folder), folder, started)
     print(report)
     for kind, path in files.items():
         print(f"{kind:8} {path}")
     if not report.control.passed:
         raise SystemExit(f"the control failed: {report.control.otherwise}")
+
+
+def story(main: Main) -> tuple[str, str]:
+    """An experiment's name and its question: of a `main` its file's and its module's, else its own
+    and that of its docstring."""
+    module, own = main.__globals__, main.__name__
+    name = Path(module.get("__file__") or own).stem if own == "main" else own
+    doc = main.__doc__ or module.get("__doc__") or ""
+    return name, " ".join(doc.split("\n\n")[0].split())
+
+
+def check_guided(sd: "StableDiffusion", asked: Options) -> None:
+    """Raises UsageError where the experiment needs ε_uncond and the model has none."""
+    if asked.guided and sd.is_lcm:
+        raise UsageError(
+            f"{asked.weights} takes the guidance as an input and has no ε_uncond; "
+            "name other weights"
+        )
+
+
+def save_run(
+    main: Main,
+    sd: "StableDiffusion | None",
+    asked: Any,
+    folder: Path,
+    started: float,
+    more: Mapping[str, Any] = types.MappingProxyType({}),
+) -> tuple[Report, dict[str, Path]]:
+    """Run an experiment, and save its report into a folder that exists with the facts of the run
+    around it, `more` of them too: the report, and the kinds of files → where they lie. asked: its
+    options. sd: None for what needs no model. started: by the monotonic clock. Raises OSError."""
+    name, question = story(main)
+    report = main(sd, asked)
+    facts = {"script": name, "question": question, "options": as_text(asked)}
+    model = model_facts(sd) if sd else {}
+    return report, report.save(folder, facts | model | taken_since(started) | more)
 
 
 def check_names(options: type[Asked], words: Sequence[str]) -> None:
@@ -120,12 +149,17 @@ def folder_for_run(out: Path, script: str, subject: str) -> Iterator[Path]:
                 place.rmdir()
 
 
-def as_text(options: Asked) -> dict[str, Any]:
-    """The options of a run as JSON has them."""
-    said = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {
-        n: value for n, value in json.loads(json.dumps(said, default=str)).items() if n != "folder"
-    }
+def as_text(options: Any) -> dict[str, Any]:
+    """The options of a run as JSON has them. options: a dataclass, or names → values."""
+    kept = {name: value for name, value in named(options).items() if name != "folder"}
+    return json.loads(json.dumps(kept, default=str))
+
+
+def named(options: Any) -> dict[str, Any]:
+    """The options of a run, name → value."""
+    if isinstance(options, Mapping):
+        return dict(options)
+    return {field.name: getattr(options, field.name) for field in fields(options)}
 
 
 def watch_over(main: Main, sd: "StableDiffusion", asked: Asked, started: float) -> "Watch[Asked]":
@@ -144,10 +178,22 @@ def taken_since(started: float) -> dict[str, float | None]:
 
 def model_facts(sd: "StableDiffusion") -> dict[str, Any]:
     """Which model it was and on what it ran, and a checksum of each part that was loaded."""
-    from xray.film.camera import describe, digest
+    from xray.film.camera import describe
 
-    hashes = {part: digest(network) for part, network in sd.networks.items()}
+    hashes = {part: checksum(network) for part, network in sd.networks.items()}
     return {"model": describe(sd), "weights_hash": hashes}
+
+
+CHECKSUMS: WeakKeyDictionary = WeakKeyDictionary()  # network → SHA-256, for as long as it is there
+
+
+def checksum(network: Any) -> str:
+    """The digest of a network, whose weights stay what they are, computed once."""
+    from xray.film.camera import digest
+
+    if network not in CHECKSUMS:
+        CHECKSUMS[network] = digest(network)
+    return CHECKSUMS[network]
 
 
 # --- the command line --------------------------------------------------------------------------

@@ -32,6 +32,7 @@ PARTS = {  # title → module: what of it is shown
         "xray.report": "Report Control read_report",
         "xray.options": "Options Seeded Sampling Batch",
         "xray.script": "run_experiment load_model",
+        "experiments.sweep": "sweep rows Swept",
     },
     "The phantom's world": {
         "phantom.world": "Scene Thing scenes render masks",

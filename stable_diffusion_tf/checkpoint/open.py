@@ -1,37 +1,17 @@
-"""A checkpoint by its name or place, its format told by its content."""
+"""A checkpoint by its place, its format told by its content."""
 
 from importlib import import_module
 from pathlib import Path
 
 from ..disk import is_folder, is_there, names_in
 from ..errors import UsageError
-from .catalog import find, read_catalog
 from .folder import DiffusersFolder
-from .shipped import DOWNLOAD, SHIPPED
 from .single import SingleFile
 from .tensors import Checkpoint
 
 DIFFUSERS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "model_index.json")
 QUARTETS = (".seed_h5", ".keras_cv_h5")  # folders of four h5 files; imported when there are some
 WEIGHTS = (".safetensors", ".ckpt", ".bin")
-
-
-def locate(name: str | Path) -> Path:
-    """Where the model of that name or path lies: shipped, on disk, or downloaded.
-
-    Raises UsageError, which tells what to type.
-    """
-    shipped = {path.parents[1].name: path.parents[1] for path in SHIPPED.glob("*/unet/config.json")}
-    places = [shipped.get(str(name)), Path(name), find(str(name))]
-    found = next((place for place in places if place and is_there(place)), None)
-    if found:
-        return found
-    if str(name) in read_catalog():
-        raise UsageError(f"{name} is not on this machine; type: {DOWNLOAD} {name}")
-    raise UsageError(
-        f"no weights at {name}: it is no folder, no file, not shipped as {', '.join(shipped)} is, "
-        f"and not in the catalogue; type: {DOWNLOAD}"
-    )
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -23,8 +23,8 @@ from experiments import (
     text2image,
 )
 from phantom.prompts import GRAMMAR
-from stable_diffusion_tf.checkpoint import open as open_module
-from stable_diffusion_tf.checkpoint.open import SHIPPED
+from stable_diffusion_tf.checkpoint import places
+from stable_diffusion_tf.checkpoint.shipped import SHIPPED
 from tests import interrupt
 from tests.formats import Call, Global, write_zip
 from tests.stable_diffusion_tf.test_taesd import draw_tensors, write_taesd
@@ -308,7 +308,7 @@ def bad(tmp_path, weights) -> dict[str, Path]:
 )
 def test_bad_input_is_one_line_and_status_2(main, words, told, bad, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(bad["empty"])
-    monkeypatch.setattr(open_module, "find", lambda name: None)  # whatever was downloaded before
+    monkeypatch.setattr(places, "find", lambda name: None)  # whatever was downloaded before
     with pytest.raises(SystemExit) as stop:
         call(main, *(w.format(**bad) for w in words), monkeypatch=monkeypatch)
     said, complained = capfd.readouterr()
