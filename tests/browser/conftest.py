@@ -1,4 +1,4 @@
-"""Chromium, offline, driven by Playwright: `make browser-test` installs both."""
+"""Chromium, offline, driven by Playwright: `make browser-test` installs both, and Firefox."""
 
 import os
 import re
