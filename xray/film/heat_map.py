@@ -38,7 +38,8 @@ def heat_maps(
     sd: "StableDiffusion", prompt: str, pooling: Pooling = DEFAULT, **options: Any
 ) -> "HeatMaps":
     """Draw a picture and pool what its places attended to: word → HeatMap, in the order of the
-    prompt, and last '<start>', '<end>' and '<padding>'.
+    prompt, and last '<start>', '<end>' and '<padding>'. `.steps[3]` are the maps of step 3, word →
+    (rows, columns). A notebook shows them over the picture, under the pointer.
 
     After DAAM (Tang et al., arXiv 2210.04885), with our pooling; `attention.DAAM` is theirs. That a
     place attends to a word does not say that the word made it: see the README. options: those of

@@ -59,7 +59,7 @@ class TapTable(list):
 
 def taps(model: StableDiffusion | keras.Model, *inputs: Any) -> TapTable:
     """Every value that a layer gives out, in order of execution; those that match, where a glob or
-    several are named: taps(sd, "unet.*.attn2.*").
+    several are named: taps(sd, "unet.*.attn2.*"). A notebook shows a table to type into.
 
     model: a StableDiffusion (its parts for one picture of its size with both halves of the
     guidance; no weights are loaded), or any Keras 3 model. inputs: arrays or
