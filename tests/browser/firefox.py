@@ -51,6 +51,11 @@ class Firefox:
         self.ask("WebDriver:Navigate", url=url)
         self.wait("return document.body.dataset.ready")
 
+    def enter_frame(self) -> None:
+        """Into the first frame of the page, where all that follows is done."""
+        self.ask("WebDriver:SwitchToFrame", id=0)
+        self.wait("return document.body?.dataset.ready")
+
     def run(self, script: str, *given: Any) -> Any:
         """What a function with this body returns, in the page."""
         return self.ask("WebDriver:ExecuteScript", script=script, args=given)["value"]

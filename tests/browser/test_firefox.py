@@ -2,7 +2,9 @@
 
 import pytest
 
+import xray
 from phantom.attribution.examples import masks_in
+from tests.browser.conftest import notebook
 from tests.browser.firefox import Firefox, find_firefox, started
 from xray.film import Film, page
 
@@ -53,6 +55,19 @@ def test_a_film_is_seen_and_walked_by_keys(firefox, film, tmp_path):
     for before, now in zip(seen, (firefox.run(PIXELS, 0), firefox.run(PIXELS, 1)), strict=True):
         assert sum(abs(a - b) for a, b in zip(before, now, strict=True)) > len(now)
     assert not firefox.errors(url)
+
+
+def test_heat_maps_in_a_notebook_answer_to_clicks(firefox, sd, tmp_path):
+    heat = xray.heat_maps(sd, PROMPT, steps=4)
+    firefox.open(notebook(tmp_path / "heat.html", heat._repr_html_()).as_uri())
+    firefox.enter_frame()
+    before = firefox.run(PIXELS, 1)
+    for index in (1, 5):  # the pin of the rabbit goes, that of the strawberry comes
+        firefox.run("document.querySelectorAll('#tokens button')[arguments[0]].click()", index)
+    settled(firefox)
+    said = firefox.run("return document.querySelectorAll('#stages figcaption')[1].textContent")
+    assert said.startswith("the map of “strawberry”")
+    assert firefox.run(PIXELS, 1) != before and not firefox.errors("about:srcdoc")
 
 
 def test_what_is_wrong_would_be_told(firefox, tmp_path):

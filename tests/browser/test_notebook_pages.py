@@ -162,6 +162,13 @@ def test_what_a_tap_is_called_is_text(show):
     assert frame.locator("td").first.text_content() == NASTY
 
 
+@pytest.mark.parametrize("width", [1000, 1400])
+def test_heat_maps_are_seen_without_scrolling(width, heat, show):
+    _, frame = show(heat, viewport={"width": width, "height": 900})
+    low = "() => document.documentElement.scrollHeight - innerHeight"
+    assert frame.locator("body").evaluate(low) <= 0
+
+
 @pytest.mark.parametrize("name", ["heat", "taps"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_notebook_cuts_nothing_off(name, scheme, request, show):

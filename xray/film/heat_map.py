@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
 FINE = 128  # places a side, at most, of a pooled map in a notebook; of a step's, FEW
-HEIGHT = 560  # pixels, of a frame in a notebook
+HEIGHT = 560  # pixels, of a frame in a notebook: all of it is seen from 1000 pixels of width on
 
 
 def heat_maps(
