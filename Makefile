@@ -45,8 +45,9 @@ parity: .venv/.oracle ## compare with diffusers and transformers on torch (a lar
 	$(PY) -m pytest -m parity
 
 # Another browser of the family: make CHROMIUM=/path/to/chrome browser-test
-browser-test: .venv/.browser ## open the pages in Chromium, offline
+browser-test: .venv/.browser ## open the pages in Chromium and Firefox, offline
 	@command -v chromium || command -v google-chrome || test -n "$$CHROMIUM" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@command -v firefox-esr || command -v firefox || test -n "$$FIREFOX" || apt-get install -y -qq --no-install-recommends firefox-esr || echo "no Firefox: its tests are skipped"
 	$(PY) -m pytest -m browser tests/browser
 
 ray-test: .venv/.ray ## sweep on a cluster of Ray while nodes, workers and the driver are killed

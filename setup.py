@@ -11,7 +11,7 @@ setup(
     package_dir={"phantom.weights": "weights"},
     package_data={
         "stable_diffusion_tf": ["*.gz"],
-        "xray": ["film/viewer/*", "lab/page/*", "lab/tours/*"],
+        "xray": ["viewer/*", "lab/page/*", "lab/tours/*"],
         "phantom": ["*.png", "*.tsv"],
         "phantom.weights": [
             "catalog.json",

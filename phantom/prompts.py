@@ -162,6 +162,11 @@ def mask_between(images: np.ndarray, prompt: str, other: str, unknown: np.ndarra
     return np.where(found, squares if things else ~squares, unknown)
 
 
+def is_phantom(sd: "StableDiffusion") -> bool:
+    """Whether it draws the phantom's world: pictures of its size, from few words."""
+    return sd.size == SIDE and not sd.known_tokens.all()
+
+
 def check_size(sd: "StableDiffusion") -> None:
     """Raises UsageError for a model whose pictures the judge does not know."""
     if sd.size != SIDE:
@@ -180,8 +185,7 @@ def not_read(sd: "StableDiffusion", prompt: str) -> list[str]:
     strange = sd.unknown_words(prompt)
     for word, near in strange.items():
         lines.append(f"the model never saw '{word}'" + f"; it knows {', '.join(near)}" * bool(near))
-    learned_all = sd.size != SIDE or sd.known_tokens.all()
-    return lines if strange or learned_all or of_its_world(prompt) else [*lines, STRANGE]
+    return lines if strange or not is_phantom(sd) or of_its_world(prompt) else [*lines, STRANGE]
 
 
 def shows(found: Findings, wanted: Asked) -> bool:

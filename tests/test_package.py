@@ -60,7 +60,7 @@ def test_it_carries_three_packages_and_the_phantom(wheel):
         "phantom/sprites.png",
         "phantom/weights/catalog.json",
         "xray/film/film.py",
-        "xray/film/viewer/main.js",
+        "xray/viewer/film.js",
     ):
         assert needed in names
 

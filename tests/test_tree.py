@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [  # each may import what stands before it, and nobody what stands after
     {"stable_diffusion_tf"},
-    {"xray.door", "xray.measure", "xray.plain_figure", "xray.plots"},
+    {"xray.door", "xray.measure", "xray.plain_figure", "xray.plots", "xray.viewer"},
     {"xray.probe", "xray.tensor_debug", "xray.rounding"},
     {"xray.attention"},
     {"xray.film"},

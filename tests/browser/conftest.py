@@ -1,9 +1,15 @@
-"""Chromium, offline, driven by Playwright: `make browser-test` installs both."""
+"""Chromium, offline, driven by Playwright: `make browser-test` installs both, and Firefox."""
 
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +21,8 @@ FLAGS = (
     "--disable-background-networking --disable-component-update"
 )
 WIDE, NARROW = {"width": 1400, "height": 1200}, {"width": 420, "height": 900}
+ROOT = Path(__file__).resolve().parents[2]
+DONE = {"timeout": 180_000}  # a run of the lab, on a machine that does more
 
 
 @pytest.fixture(scope="session")
@@ -52,5 +60,51 @@ def open_page(chromium):
     for context in contexts:
         context.close()
     assert not told
-    away = [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+    away = [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))]
     assert not away
+
+
+def notebook(path: Path, shown: str) -> Path:
+    """A page around what a notebook shows, at the path."""
+    path.write_text(f'<!doctype html><meta charset="utf-8"><body data-ready="yes">{shown}', "utf-8")
+    return path
+
+
+@contextmanager
+def running_lab(out: Path, *words: str) -> Iterator[tuple[str, Path, subprocess.Popen]]:
+    """Its link, its folder of films, and its process."""
+    words = ("--no-browser", "--port", "0", "--out", str(out), *words)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xray.lab", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = process.stdout.readline()
+    link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line)
+    assert link, line + process.stderr.read()
+    yield link[0], out, process
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    process.stdout.close()
+    process.stderr.close()
+
+
+@contextmanager
+def lab_page(chromium, link: str, viewport=WIDE) -> Iterator:
+    """The lab's page; at the end no error may have been told, and nothing asked of others."""
+    told, asked = [], []
+    context = chromium.new_context(viewport=viewport)
+    view = context.new_page()
+    view.on("console", lambda message: told.append(message.text))
+    view.on("pageerror", lambda error: told.append(str(error)))
+    view.on("request", lambda request: asked.append(request.url))
+    view.told = told
+    view.goto(link)
+    view.wait_for_selector("body[data-ready]")
+    yield view
+    context.close()
+    own = link.split("/?")[0]
+    assert not told
+    assert all(url.startswith((own, "data:", "blob:")) for url in asked)

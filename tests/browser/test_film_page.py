@@ -266,6 +266,16 @@ def test_a_second_film_stands_beside(paths, open_page):
     np.testing.assert_array_equal(pixels(view), pixels(view, 2))
 
 
+def test_a_film_of_another_version_stands_beside(paths, open_page, tmp_path):
+    told = paths[1].read_text("utf-8").replace("<style>", "<style>/* once it looked so */")
+    (tmp_path / "a.html").write_text(told, "utf-8")
+    view = open_page(paths[0])
+    view.set_input_files("#file", tmp_path / "a.html")
+    expect(view.locator("#stages figure")).to_have_count(5)
+    said = view.locator("#stages figcaption").all_inner_texts()
+    assert [text for text in said if "of the second film" in text] == said[2:4]
+
+
 def test_what_is_no_film_is_said(paths, open_page, tmp_path):
     view = open_page(paths[0])
     (tmp_path / "a.html").write_text("<p>no film</p>")

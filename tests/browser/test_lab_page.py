@@ -5,56 +5,26 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import NARROW, WIDE
+from tests.browser.conftest import DONE, NARROW, ROOT, lab_page, running_lab
 from xray.film import Film
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).resolve().parents[2]
-DONE = {"timeout": 90_000}
-
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Its link, its folder of films, and its process."""
-    out = tmp_path_factory.mktemp("lab")
-    command = [sys.executable, "-m", "xray.lab", "--no-browser", "--port", "0", "--out", str(out)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    line = process.stdout.readline()
-    link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line)
-    assert link, line + process.stderr.read()
-    yield link[0], out, process
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-    process.stdout.close()
-    process.stderr.close()
+    with running_lab(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
 
 
 @pytest.fixture
 def page(lab, chromium):
-    """The lab's page; at the end no error may have been told, and nothing asked of others."""
-    link, *_ = lab
-    told, asked = [], []
-    context = chromium.new_context(viewport=WIDE)
-    view = context.new_page()
-    view.on("console", lambda message: told.append(message.text))
-    view.on("pageerror", lambda error: told.append(str(error)))
-    view.on("request", lambda request: asked.append(request.url))
-    view.told = told
-    view.goto(link)
-    view.wait_for_selector("body[data-ready]")
-    yield view
-    context.close()
-    own = link.split("/?")[0]
-    assert not told
-    assert all(url.startswith((own, "data:", "blob:")) for url in asked)
+    with lab_page(chromium, lab[0]) as view:
+        yield view
 
 
 def draw(view, **settings) -> str:
@@ -65,6 +35,15 @@ def draw(view, **settings) -> str:
     view.click("#draw")
     view.wait_for_selector(f'body[data-shown]:not([data-shown="{last}"])', **DONE)
     return view.locator("body").get_attribute("data-shown")
+
+
+def test_before_the_first_run_there_is_no_empty_panel(tmp_path, chromium):
+    with running_lab(tmp_path) as (link, *_), lab_page(chromium, link) as view:
+        for panel in ("#live", "#changes", "#shelf", "#film"):
+            assert view.locator(panel).is_hidden()
+        draw(view, steps=2)
+        for panel in ("#live", "#changes", "#shelf", "#film"):
+            assert view.locator(panel).is_visible()
 
 
 def test_the_token_does_not_stay_in_the_address(page):
@@ -107,6 +86,10 @@ def test_a_run_is_seen_step_by_step_and_the_last_stands_beside(page, lab):
     film = Film.open(lab[1] / first)
     assert film.finished and film.facts["seed"] == 4
     assert page.locator("#films li").count() >= 2
+    frame.locator("#stages canvas").first.hover()  # the page below grows by a list
+    page.wait_for_timeout(200)
+    height = frame.locator("body").evaluate("body => body.offsetHeight")
+    assert page.locator("#film").bounding_box()["height"] == pytest.approx(height, abs=4)
 
 
 def test_a_word_is_silenced_by_a_click_and_shown_as_python(page):
@@ -187,6 +170,8 @@ def test_a_guess_is_held_against_the_map(page):
 def test_a_tour_can_be_walked_to_its_end(tour, page):
     page.select_option("#tour", str(tour))
     stops = int(page.inner_text("#stop-of").split()[-1])
+    shown = [chip.input_value() for chip in page.locator("#world select:visible").all()]
+    assert all(word in page.input_value("#prompt") for word in shown)
     for stop in range(stops):
         assert page.inner_text("#stop-of") == f"{stop + 1} of {stops}" and page.inner_text("#say")
         expect(page.locator("#stop")).to_be_disabled(**DONE)

@@ -127,6 +127,26 @@ def word_maps(
     )
 
 
+def step_maps(
+    film: Shots,
+    words: Words,
+    pooling: Pooling = DEFAULT,
+    grid: tuple[int, int] | None = None,
+    shape: tuple[int, int] | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """The `word_maps` of each step by itself, of a film or of what a run read."""
+    alone = replace(pooling, steps="equal")
+    return [word_maps(Some(film, [step]), words, alone, grid, shape) for step in film]
+
+
+class Some(list):
+    """Some steps of a film, with the names of its axes."""
+
+    def __init__(self, film: Shots, steps: Sequence[Mapping[str, np.ndarray]]):
+        super().__init__(steps)
+        self.dims = film.dims
+
+
 def words_at(found: Mapping[str, np.ndarray], row: int, column: int) -> list[tuple[str, float]]:
     """The words of `word_maps` at a position, the strongest first, each with its value there;
     without the maps of start, end and padding, which are on another scale. Raises UsageError."""

@@ -1,29 +1,28 @@
-"""A film as one page of HTML that opens anywhere: no server, no network, nothing to install.
+"""A film as one page of HTML that opens anywhere: what it tells, and what is left out where that
+would be too much. The page itself is put together in xray/viewer."""
 
-The page is viewer/page.html with viewer/*.css and *.js put into it, and the film's arrays as text:
-base64 of zlib of unsigned integers, with the range of each map beside them. Its policy (CSP) allows
-these very scripts and styles, by hash, and no request; all that the film says goes in as data.
-"""
-
-import base64
-import hashlib
-import json
-import zlib
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stable_diffusion_tf import scheduler
 from stable_diffusion_tf.disk import whole_file
 from stable_diffusion_tf.errors import UsageError
-from xray.attention.attention import DEFAULT, INSIDE, SPECIAL, layers_in, numbered, word_maps
+from xray.attention.attention import (
+    DEFAULT,
+    INSIDE,
+    SPECIAL,
+    layers_in,
+    numbered,
+    step_maps,
+    word_maps,
+)
 from xray.attention.pooling import CROSS, Pooling
 from xray.measure import fit_latent_to_rgb, iou_at, resize_by_area
 from xray.probe.addresses import matches
+from xray.viewer.page import framed, quantised, write_page
 
 from . import html
 from .html import data_uri
@@ -34,21 +33,6 @@ if TYPE_CHECKING:
 
     from .film import Film
 
-VIEWER = resources.files(__package__) / "viewer"
-SCRIPTS = (
-    "data",
-    "state",
-    "paint",
-    "picture",
-    "tokens",
-    "heads",
-    "pixel",
-    "model",
-    "curves",
-    "compare",
-    "hands",
-    "main",
-)  # in this order, one scope
 BLOCKS = ("unet.*.resnets.?", "unet.*.attentions.?")
 TOLD = (
     "prompt",
@@ -73,7 +57,6 @@ SAVINGS = (
     "places beyond 32 × 32",
 )
 FEW = 32
-SMALL = 760  # pixels, the height of the page in a notebook
 BITS = {"maps": np.uint8, "latents": np.uint16}
 
 
@@ -104,7 +87,7 @@ def to_html(
         raise UsageError(f"{film.folder} has no step to show: {film.state}")
     path = Path(path)
     for saved in range(len(SAVINGS)):
-        page = write_page(payload(film, masks or {}, saved, pooling))
+        page = write_page("film", payload(film, masks or {}, saved, pooling))
         if len(page) <= megabytes * 1e6:
             break
     with telling(path), whole_file(path) as fresh:
@@ -118,99 +101,10 @@ def as_html(film: "Film") -> str:
     if not len(film):
         return told
     try:
-        page = write_page(payload(film, {}, SAVINGS.index("heads"), DEFAULT)).decode()
+        page = write_page("film", payload(film, {}, SAVINGS.index("heads"), DEFAULT))
     except (UsageError, ValueError):  # a film of other shapes than a model's
         return told
-    return f'{told}<iframe srcdoc="{escape(page)}" width="100%" height="{SMALL}"></iframe>'
-
-
-# --- the page ----------------------------------------------------------------------------------
-
-
-class Packed(NamedTuple):
-    """An array on its way into the page: unsigned integers whose 0 and largest value stand for low
-    and high, one of each for every map, (…), along the first axes."""
-
-    values: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def write_page(told: Mapping[str, Any]) -> bytes:
-    """The page of a payload: what is no array goes in as JSON, each array as a script of its own
-    that nobody runs."""
-    arrays = {name: one for name, one in told.items() if isinstance(one, Packed)}
-    plain = {name: one for name, one in told.items() if name not in arrays}
-    plain["arrays"] = {
-        name: {
-            "shape": one.values.shape,
-            "bytes": one.values.itemsize,
-            "low": rounded(one.low),
-            "high": rounded(one.high),
-        }
-        for name, one in arrays.items()
-    }
-    script = "\n".join((VIEWER / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{script}\n}})();'
-    style = (VIEWER / "style.css").read_text("utf-8")
-    blobs = "\n".join(
-        f'<script type="text/plain" id="array-{name}">{packed(one.values)}</script>'
-        for name, one in arrays.items()
-    )
-    parts = {
-        "script-hash": hash_of(script),
-        "style-hash": hash_of(style),
-        "style": style,
-        "script": script,
-        "film": as_json(plain),
-        "arrays": blobs,
-    }
-    page = (VIEWER / "page.html").read_text("utf-8")
-    pieces = page.split("{{")  # each name is filled once, so nothing that is filled in is a name
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name.strip()], rest]
-    return "".join(filled).encode()
-
-
-def hash_of(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def as_json(value: Any) -> str:
-    """JSON that ends no script and begins no comment, whatever it says."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def packed(values: np.ndarray) -> str:
-    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return base64.b64encode(zlib.compress(little.tobytes(), 9)).decode()
-
-
-def rounded(values: np.ndarray) -> list[float]:
-    """In a row, with digits enough for whole numbers of 16 bits."""
-    return [float(f"{value:.6g}") for value in np.ravel(values)]
-
-
-def quantised(values: np.ndarray, axes: int, kind: type) -> Packed:
-    """Every part of an array behind its first `axes` axes from its own smallest value to its own
-    largest."""
-    values = np.asarray(values, np.float64)
-    rest = tuple(range(axes, values.ndim))
-    low, high = (pick(values, axis=rest, keepdims=True) for pick in (np.min, np.max))
-    most = np.iinfo(kind).max
-    span = np.where(high > low, high - low, 1)
-    return Packed(np.rint((values - low) / span * most).astype(kind), low, high)
-
-
-class Some(list):
-    """Some frames of a film, with the names of its axes."""
-
-    def __init__(self, film: "Film", frames: Sequence[Any]):
-        super().__init__(frames)
-        self.dims = film.dims
+    return told + framed(page)
 
 
 # --- what a film tells -------------------------------------------------------------------------
@@ -307,7 +201,7 @@ def attention(
     grid = max((grid_of(film, name, latent) for name in layers), key=np.prod)
     words = [(token["text"], token["places"]) for token in tokens if not token["special"]]
     pooled = word_maps(film, words, chosen, grid, latent)
-    now = [word_maps(Some(film, [frame]), words, chosen, grid, latent) for frame in film]
+    now = step_maps(film, words, chosen, grid, latent)
     order = [SPECIAL[0], *numbered([word for word, _ in words]), *SPECIAL[1:]][: len(tokens)]
     found = {
         "tokens": tokens,
@@ -363,11 +257,18 @@ def layer_maps(
     made = np.stack(shots)
     if saved == SAVINGS.index("heads of single steps") and made.shape[2] > 1:
         made = made.mean(0, keepdims=True)
-    if saved >= SAVINGS.index("places beyond 32 × 32") and max(grid) > FEW:
-        old, grid = grid, tuple(-(-side * FEW // max(grid)) for side in grid)
-        square = made.reshape(*made.shape[:-1], *old)
-        made = resize_by_area(square, *grid).reshape(*made.shape[:-1], -1)
+    if saved >= SAVINGS.index("places beyond 32 × 32"):
+        square = no_finer(made.reshape(*made.shape[:-1], *grid), FEW)
+        made, grid = square.reshape(*made.shape[:-1], -1), square.shape[-2:]
     return made, grid
+
+
+def no_finer(maps: np.ndarray, side: int) -> np.ndarray:
+    """Maps, (…, rows, columns), of at most so many places a side."""
+    shape = maps.shape[-2:]
+    if max(shape) <= side:
+        return maps
+    return resize_by_area(maps, *(-(-places * side // max(shape)) for places in shape))
 
 
 def known(
@@ -384,8 +285,8 @@ def known(
     for word, mask in masks.items():
         if word not in names:
             continue
-        shots = [film, *(Some(film, [frame]) for frame in film)]
-        maps = [word_maps(shot, words, pooling, mask.shape, latent) for shot in shots]
+        whole = word_maps(film, words, pooling, mask.shape, latent)
+        maps = [whole, *step_maps(film, words, pooling, mask.shape, latent)]
         own, blind = (
             [float(iou_at(sign * one[key], mask, INSIDE)) for one in maps]
             for key, sign in ((word, 1), (SPECIAL[0], -1))

@@ -56,13 +56,14 @@ def main(
 
 
 def listening(host: str, port: int):
-    """A socket that is bound. Raises UsageError where the port is taken."""
+    """A socket that takes who comes. Raises UsageError where the port is taken."""
     import socket
 
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # who opens the link at once waits until it is served
     except OSError as error:
         raise UsageError(f"cannot serve {host}:{port} ({error.strerror}); try --port 0") from None
     return listener

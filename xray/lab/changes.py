@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stable_diffusion_tf.checkpoint.open import locate
 from stable_diffusion_tf.errors import UsageError
 from xray.film import Film
 from xray.film.cache import run
@@ -177,6 +178,16 @@ def python_of(ask: Ask, weights: str, places: Places, films: Mapping[str, Film])
         said += ", latent=latent"
     lines.append(f"image, cache = xray.run(sd, {ask.prompt!r}, edits=edits, {said})")
     return "\n".join(lines)
+
+
+def loaded_as(sd: "StableDiffusion") -> str:
+    """What `StableDiffusion.load` takes for this model: its name, or where it lies."""
+    place = sd.checkpoint.place
+    try:
+        named = locate(place.name) == place
+    except UsageError:
+        named = False
+    return place.name if named else str(place)
 
 
 def keywords(told: Mapping[str, Any]) -> str:

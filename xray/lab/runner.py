@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phantom.attribution.examples import masks_in
-from phantom.prompts import marks, not_read
+from phantom.prompts import is_phantom, marks, not_read
 from phantom.world import SIDE
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
@@ -25,7 +25,7 @@ from xray.film.html import data_uri
 from xray.film.storage import Frame, frame_path
 
 from .asks import Ask
-from .changes import Places, edits_of, noise_of, python_of
+from .changes import Places, edits_of, loaded_as, noise_of, python_of
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -141,7 +141,7 @@ class Runner:
         return (folder / PAGE).read_bytes()
 
     def write_page(self, film: Film) -> None:
-        judged = self.sd.size == SIDE and film.image is not None
+        judged = is_phantom(self.sd) and film.image is not None
         masks = masks_in(film.image) if judged else {}
         film.to_html(film.folder / PAGE, masks, MEGABYTES)
 
@@ -149,7 +149,7 @@ class Runner:
 
     def warm(self) -> None:
         """A run of one step that nobody asked for, so that all is compiled when somebody does."""
-        if self.sd.size == SIDE:  # of a large model it would take long
+        if self.sd.size <= SIDE:  # of a large model it would take long
             with tempfile.TemporaryDirectory() as folder:
                 quiet = {"progress": lambda rows: rows, "steps": 1}
                 film = Film.shoot(self.sd, "", probes=page.probes(), out=folder, **quiet)
@@ -177,7 +177,7 @@ class Runner:
         places = self.places if sd is self.sd else Places(sd)
         films = self.open_all([ask.back, *(change.film for change in ask.changes)])
         edits = edits_of(sd, ask, places, films)
-        python = python_of(ask, sd.checkpoint.place.name, places, films)
+        python = python_of(ask, loaded_as(sd), places, films)
         run.tell("begun", notes=not_read(sd, ask.prompt), python=python)
         film = Film.shoot(
             sd,
@@ -236,7 +236,7 @@ class Runner:
 
     def found(self, image: np.ndarray, ask: Ask) -> dict[str, Any]:
         """What the judge says of a phantom's picture, and how far it is from the last one."""
-        judged = marks(image[None], ask.prompt) if self.sd.size == SIDE else None
+        judged = marks(image[None], ask.prompt) if is_phantom(self.sd) else None
         told: Mapping[str, Any] = judged._asdict() if judged else {}
         found: dict[str, Any] = {n: bool(mark[0]) for n, mark in told.items() if mark is not None}
         if self.last is not None and self.last.shape == image.shape:
@@ -248,7 +248,7 @@ class Runner:
 
 def preview(sd: "StableDiffusion", x0: np.ndarray) -> np.ndarray:
     """x̂0 as a picture: decoded where that is quick, else by the linear map of SD 1.x."""
-    image = sd.decode_latent(x0) if sd.size == SIDE else measure.linear_rgb(x0)
+    image = sd.decode_latent(x0) if sd.size <= SIDE else measure.linear_rgb(x0)
     return to_uint8(np.clip(image, -1, 1))[0]
 
 

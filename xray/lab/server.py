@@ -19,8 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from phantom.prompts import GRAMMAR, known_things, of_its_world
-from phantom.world import BACKGROUNDS, SIDE, SIDES, SIZES
+from phantom.prompts import GRAMMAR, is_phantom, known_things, of_its_world
+from phantom.world import BACKGROUNDS, SIDES, SIZES
 from stable_diffusion_tf.errors import UsageError
 
 from .asks import LONGEST, read_ask
@@ -120,9 +120,10 @@ async def model(request: Request) -> Response:
         "heads": places.heads,
         "longest": LONGEST,
         "models": [*request.app.state.runner.models],
-        "tours": read_tours(),
+        "tours": [],
     }
-    if sd.size == SIDE and not sd.known_tokens.all():
+    if is_phantom(sd):
+        told["tours"] = read_tours()  # what they say is true of it alone
         told["world"] = {
             "things": known_things(sd),
             "sizes": [*SIZES],

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from html import escape
 from typing import Any
 
 import keras
@@ -17,12 +16,14 @@ from stable_diffusion_tf.config import UNetConfig
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.layers import Tap
 from stable_diffusion_tf.pipeline import NETWORKS
+from xray.viewer.page import SMALL, framed, write_page
 
 from .addresses import TapInfo, check_patterns, describe, matches, part_axis
 from .hooks import layers_of, lies_in, spelling, watching
 
 Chosen = Callable[[str], bool]  # address → whether it is
 ORDER = ("text_encoder", "unet", "decoder", "encoder")  # as a run calls them; the encoder last
+FRAME, ROW = 190, 48  # pixels in a notebook: of what stands around the rows, and of each
 
 
 class TapTable(list):
@@ -38,13 +39,17 @@ class TapTable(list):
         return "\n".join([*map(str, self[: self.SHOWN]), *self.rest()])
 
     def _repr_html_(self) -> str:
-        rows = (
-            (tap.address, " × ".join(map(str, tap.shape)), f"{tap.bytes / 1e6:.3f} MB", tap.meaning)
-            for tap in self[: self.SHOWN]
-        )
-        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
-        body = "".join(f"<tr>{row}</tr>" for row in cells)
-        return f"<table>{body}</table>{''.join(map(escape, self.rest()))}"
+        """All of it, as a page that is narrowed by typing."""
+        told = {
+            "address": [tap.address for tap in self],
+            "shape": [" × ".join(map(str, tap.shape)) for tap in self],
+            "dims": [", ".join(tap.dims) for tap in self],
+            "dtype": [tap.dtype for tap in self],
+            "bytes": [tap.bytes for tap in self],
+            "meaning": [tap.meaning for tap in self],
+        }
+        height = min(SMALL, FRAME + ROW * len(self))
+        return framed(write_page("taps", {"columns": told}), height)
 
     def rest(self) -> list[str]:
         """What is not shown, in a line."""
@@ -54,7 +59,7 @@ class TapTable(list):
 
 def taps(model: StableDiffusion | keras.Model, *inputs: Any) -> TapTable:
     """Every value that a layer gives out, in order of execution; those that match, where a glob or
-    several are named: taps(sd, "unet.*.attn2.*").
+    several are named: taps(sd, "unet.*.attn2.*"). A notebook shows a table to type into.
 
     model: a StableDiffusion (its parts for one picture of its size with both halves of the
     guidance; no weights are loaded), or any Keras 3 model. inputs: arrays or

@@ -12,6 +12,7 @@ from stable_diffusion_tf import UsageError
 from tests.xray import reel
 from xray import attention, measure
 from xray.attention import DAAM, DEFAULT, Pooling, maps, phrases, word_maps, words_at
+from xray.attention.attention import step_maps
 from xray.attention.pooling import RESIZES, TABLES
 from xray.film import Film
 from xray.probe.interventions import Reads
@@ -260,6 +261,16 @@ def test_a_film_and_its_reads_give_the_same_maps(tmp_path):
     for name, heat in of_film.items():
         np.testing.assert_array_equal(heat, of_reads[name])
         assert heat.shape == (reel.SIDE, reel.SIDE) and heat.any()
+
+
+def test_each_step_has_maps_of_its_own(tmp_path):
+    film = Film.open(reel.write(tmp_path / "run", 3))
+    words, late = [("a", [1]), ("cat", [2])], Pooling(steps=[0, 0, 1])
+    each = step_maps(film, words, late, (4, 4))
+    assert len(each) == 3 and [*each[0]] == ["a", "cat", *attention.SPECIAL]
+    for word, heat in word_maps(film, words, late, (4, 4)).items():
+        np.testing.assert_allclose(each[2][word], heat)
+        assert not np.allclose(each[0][word], heat)
 
 
 def test_what_is_handed_in_stays_as_it_is():

@@ -138,13 +138,12 @@ function tell(said) {
 
 // Open a film below; where another is named, that stands beside it.
 function show(film, other = null, then = () => {}) {
-  frame.hidden = false;
+  frame.hidden = byId("changes").hidden = false;
   frame.onload = async () => {
     await ready();
-    frame.style.height = `${frame.contentDocument.documentElement.scrollHeight + 40}px`;
+    new ResizeObserver(fit).observe(frame.contentDocument.body);
     frame.contentWindow.addEventListener("pinned", makeActs);
     if (other && other !== film) await frame.contentWindow.viewer.openSecond(await (await fetch(`/films/${other}`)).text());
-    frame.style.height = `${frame.contentDocument.documentElement.scrollHeight + 40}px`;
     makeActs();
     then();
     document.body.dataset.shown = film;
@@ -153,12 +152,18 @@ function show(film, other = null, then = () => {}) {
   frame.src = `/films/${film}`;
 }
 
+// As high as the film's page, whatever it shows.
+function fit() {
+  frame.style.height = `${frame.contentDocument.body.offsetHeight + 2}px`;
+}
+
 async function ready() {
   while (!frame.contentWindow.viewer) await new Promise((done) => setTimeout(done, 20));
 }
 
 async function listFilms() {
   const films = await asked("/films");
+  byId("shelf").hidden = !films.length;
   byId("films").replaceChildren(...films.map(({ film, prompt, seed }) => element("li", {},
     element("button", { type: "button", class: "open", click: () => show(film) }, `${prompt} · seed ${seed}`),
     element("button", { type: "button", title: "beside the one that is shown", click: () => shown && show(shown, film) }, "beside"),
@@ -248,6 +253,7 @@ function holdGuess(film) {
 let tour = null; // { stops, at, films }
 
 function makeTours(tours) {
+  byId("tours").hidden = !tours.length;
   byId("tour").append(...tours.map(({ title }, i) => element("option", { value: i }, title)));
   byId("tour").addEventListener("change", ({ target }) => {
     tour = target.value === "" ? null : { stops: tours[target.value].stops, at: -1, films: [] };
@@ -268,10 +274,12 @@ function step(way) {
   byId("back").disabled = tour.at === 0;
   byId("next").disabled = tour.at === tour.stops.length - 1;
   if (ask && way > 0) {
-    byId("prompt").value = ask.prompt;
     const { back, weights, ...rest } = ask;
     const films = { "the last": tour.films.at(-1), "the first": tour.films[0] };
-    readPrompt();
+    for (const name of ["prompt", "negative", "steps", "guidance", "eta", "seed"]) {
+      byId(name).value = rest[name] ?? byId(name).defaultValue;
+    }
+    byId("prompt").dispatchEvent(new Event("input")); // to who reads it
     send({ ...rest, ...(back && films[back] ? { back: films[back] } : {}),
       ...(model.models.includes(weights) ? { weights } : {}) });
   }
@@ -286,6 +294,7 @@ async function main() {
   byId("prompt").maxLength = model.longest;
   byId("prompt").value = "a photograph of an astronaut riding a horse";
   if (model.world) makeWorld(model.world);
+  else readPrompt();
   byId("weights").append(...model.models.map((name) => element("option", { value: name }, name)));
   byId("which").hidden = model.models.length < 2;
   makeTours(model.tours);

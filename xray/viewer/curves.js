@@ -1,6 +1,6 @@
 // What changes from step to step, with the cursor on the one that is shown.
 
-const PLOT = { width: 280, height: 120, left: 42, right: 8, top: 8, bottom: 20 };
+const PLOT = { width: 280, height: 108, left: 50, right: 8, top: 8, bottom: 8 };
 
 function makeCurves(film) {
   const box = byId("curves"), cursors = [];
@@ -15,6 +15,8 @@ function makeCurves(film) {
   painters.push((seen) => cursors.forEach((paint) => paint(clampStep(film, seen.step))));
 }
 
+const brief = (v) => (v && Math.abs(v) < 0.001 ? v.toExponential(1) : String(Number(v.toPrecision(3))));
+
 function plotOf(name, series) {
   const [values] = Object.values(series), every = Object.values(series).flat();
   const low = Math.min(0, ...every), high = Math.max(...every) || 1, last = Math.max(values.length - 1, 1);
@@ -25,7 +27,7 @@ function plotOf(name, series) {
     d: some.map((v, i) => `${i ? "L" : "M"}${x(i)} ${y(v)}`).join("") }));
   const cursor = element("line", { class: "cursor", y1: PLOT.top, y2: PLOT.height - PLOT.bottom });
   const labels = [[high, y(high) + 4], [low, y(low)]].map(([v, at]) =>
-    element("text", { class: "dim", x: PLOT.left - 4, y: at, "text-anchor": "end" }, String(Number(v.toPrecision(3)))));
+    element("text", { class: "dim", x: PLOT.left - 4, y: at, "text-anchor": "end" }, brief(v)));
   svg.append(element("line", { class: "axis", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y(low), y2: y(low) }), ...lines, cursor, ...labels);
   const said = element("figcaption");
   svg.addEventListener("pointermove", (event) => {

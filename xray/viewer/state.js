@@ -18,7 +18,9 @@ const view = () => ({ ...state, ...preview });
 function set(changes) {
   Object.assign(state, changes);
   preview = {};
-  history.replaceState(null, "", `#${new URLSearchParams(written())}`);
+  if (location.protocol !== "about:") { // a frame in a notebook has no address
+    history.replaceState(null, "", `#${new URLSearchParams(written())}`);
+  }
   draw();
   dispatchEvent(new Event("pinned")); // for a page around this one
 }

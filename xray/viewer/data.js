@@ -2,8 +2,8 @@
 
 const WIDTHS = { 1: Uint8Array, 2: Uint16Array };
 
-async function readFilm(page) {
-  const film = JSON.parse(page.getElementById("film").textContent);
+async function readFilm(page, kind = "film") {
+  const film = JSON.parse(page.getElementById(kind).textContent);
   for (const [name, array] of Object.entries(film.arrays)) {
     const bytes = await inflate(page.getElementById(`array-${name}`).textContent);
     array.values = new WIDTHS[array.bytes](bytes.buffer);
@@ -69,15 +69,18 @@ function layerMap(film, layer, view, token) {
 const clampStep = (film, step) => Math.min(step, film.steps.length - 1);
 
 // What each token gets of the attention of a place, (row, column) as shares of the picture: the
-// mean over layers, or the chosen layer's.
+// mean over layers, or the chosen layer's; where there are only pooled maps, what these have there.
 function sharesAt(film, view, place) {
+  const at = (rows, columns) => Math.floor(place[0] * rows) * columns + Math.floor(place[1] * columns);
+  if (!film.layers) {
+    return range(film.tokens.length).map((token) => mapOf(film, view, token)).map(
+      ({ values, rows, columns }) => values[at(rows, columns)]);
+  }
   const layers = view.layer === "all"
     ? range(film.layers.length)
     : [film.layers.findIndex((one) => one.address === view.layer)];
   return film.tokens.map((_, token) => meanOf(layers.map((layer) => {
-    const [rows, columns] = film.layers[layer].grid;
-    const cell = Math.floor(place[0] * rows) * columns + Math.floor(place[1] * columns);
-    return [layerMap(film, layer, view, token)[cell]];
+    return [layerMap(film, layer, view, token)[at(...film.layers[layer].grid)]];
   }))[0]);
 }
 

@@ -1,6 +1,6 @@
 // The U of the model: each block coloured by how strong it is at this step, RMS of its channels.
 
-const UNIT = { x: 76, y: 40, width: 66, height: 26 };
+const UNIT = { x: 80, y: 40, width: 70, height: 26 };
 const KINDS = { resnets: "residual", attentions: "attention" };
 
 function makeModel(film) {
@@ -20,11 +20,11 @@ function makeModel(film) {
     rect.append(element("title"));
     if (layer) rect.addEventListener("click", () => set({ layer: state.layer === layer.address ? "all" : layer.address, head: "mean" }));
     svg.append(rect);
-    const label = element("text", { x: one.x + 4, y: one.y + 17, class: "dim", "pointer-events": "none" }, one.label);
+    const label = element("text", { x: one.x + UNIT.width / 2, y: one.y + 17, "text-anchor": "middle", "pointer-events": "none" }, one.label);
     svg.append(label);
-    return { rect, layer, ...one };
+    return { ...one, rect, layer, label };
   });
-  box.append(element("h2", {}, "the blocks"), svg, said);
+  box.append(element("h2", {}, "the blocks"), element("div", { class: "wide" }, svg), said);
   painters.push((seen) => paintBlocks(film, rects, seen));
 }
 
@@ -52,9 +52,10 @@ function wayBetween(one, next) {
 function paintBlocks(film, rects, seen) {
   const step = clampStep(film, seen.step);
   const most = Math.max(...film.blocks.flatMap((block) => block.size));
-  for (const { rect, block, layer } of rects) {
-    rect.setAttribute("fill", `rgb(${colourAt(HEAT, 0.15 + 0.8 * block.size[step] / most)})`);
-    rect.setAttribute("fill-opacity", "0.75");
+  for (const { rect, block, layer, label } of rects) {
+    const colour = colourAt(HEAT, 0.15 + 0.8 * block.size[step] / most);
+    rect.setAttribute("fill", `rgb(${colour})`);
+    label.classList.toggle("dark", 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 140);
     rect.classList.toggle("chosen", Boolean(layer) && seen.layer === layer.address);
     const moved = block.moved ? `, moved ${percent(block.moved[step])} by the prompt` : "";
     rect.firstChild.textContent = `${block.address}: RMS ${block.size[step].toPrecision(3)}${moved}`;

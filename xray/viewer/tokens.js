@@ -40,3 +40,9 @@ function makeTruth(film) {
     );
   });
 }
+
+// A word that is most likely a thing: the longest of the first few.
+function firstWord(film) {
+  const words = range(film.tokens.length).filter((i) => !film.tokens[i].special);
+  return words.slice(0, 3).sort((a, b) => film.tokens[b].text.length - film.tokens[a].text.length)[0] ?? 0;
+}

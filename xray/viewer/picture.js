@@ -1,6 +1,16 @@
 // The stages: the picture or a latent of each film, with the map over it; and where two films differ.
 
 const SIDE = 512;
+const stages = []; // each with its canvas, what is said below it, and how it is painted
+
+async function prepared(film) {
+  if (film.picture) {
+    film.image = new Image();
+    film.image.src = film.picture;
+    await film.image.decode();
+  }
+  return film;
+}
 
 // The map that is shown: a token's, or, of two that are pinned, the first less the second.
 function shownMap(film, seen) {
@@ -43,9 +53,11 @@ function paintPlain({ canvas, said }, film, seen) {
   const step = film.steps[clampStep(film, seen.step)];
   fill(canvas, ...baseOf(film, seen));
   if (seen.place) cross(canvas, seen.place);
-  said.textContent = seen.show === "picture" && film.image ? SHOWS.picture
-    : `${SHOWS[seen.show === "x" ? "x" : "x0"]}, step ${step.index}`;
+  said.textContent = (seen.show === "picture" && film.image ? SHOWS.picture
+    : `${SHOWS[seen.show === "x" ? "x" : "x0"]}, step ${step.index}`) + whose(film);
 }
+
+const whose = (film) => (film === films[0] ? "" : " of the second film");
 
 function paintMap({ figure, canvas, said }, film, seen) {
   const map = shownMap(film, seen), pen = canvas.getContext("2d");
@@ -68,7 +80,7 @@ function captionOf(film, seen, map) {
   const head = seen.layer === "all" || seen.head === "mean" ? "" : `, head ${seen.head}`;
   const when = seen.span === "all" ? "all steps" : `step ${step.index}`;
   const low = Math.min(...map.values), high = Math.max(...map.values);
-  return `the map of ${name}: ${layer}${head}, ${when}, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
+  return `the map of ${name}${whose(film)}: ${layer}${head}, ${when}, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`;
 }
 
 // The edge of the exact mask, where it is known.

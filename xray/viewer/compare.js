@@ -3,7 +3,8 @@
 const PARTS = 1e-3; // of the RMS of x: from there on two films have parted
 
 async function openSecond(text) {
-  const page = new DOMParser().parseFromString(text, "text/html");
+  const bare = text.replace(/<style>[^]*?<\/style>/, ""); // another version's is not of this page's policy
+  const page = new DOMParser().parseFromString(bare, "text/html");
   if (!page.getElementById("film")) return tell("That file is no film's page.");
   const film = await prepared(await readFilm(page));
   films = [films[0], film];

@@ -1,0 +1,1 @@
+"""Pages of HTML that open anywhere: a film, heat maps, the table of taps."""
