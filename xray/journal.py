@@ -3,46 +3,74 @@
 An experiment is a function of its options, so it calls its networks in the same order each time.
 What a call gave out is kept under the call's number, with a checksum of what went in. A run that
 is begun again is handed what was kept for as long as the same goes in, and makes the other calls.
-The folder is named after all that decides a run (script, options, weights, precision, backend,
-versions, and the code itself), and goes once the run has saved its report.
+The folder is named after all that decides a run (script, options, weights, versions, and the code
+itself), and goes once the run has saved its report.
 """
 
 import hashlib
 import json
 import shutil
+import sys
+import time
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from keras import tree
 
-from stable_diffusion_tf.compiled import Call, Caller
+from stable_diffusion_tf.compiled import Call, calls_go_through
 from stable_diffusion_tf.disk import whole_file
 
 MOST = 20e9  # bytes that a run keeps; what is beyond them is made again
 SPARE = 2e9  # bytes of the disk that are left to others
+STALE = 7 * 86400  # seconds after which nobody goes on with a run
+UNFINISHED = "unfinished"
+PACKAGES = ("stable_diffusion_tf", "xray", "phantom", "experiments")
 TOLD = "told"
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what NumPy raises
 
 
-class Journal:
-    """Takes the place of the networks; what is not kept is left to `caller`."""
+class Watching(Protocol):
+    """Who makes the calls: see xray/budget/watch.py."""
 
-    def __init__(self, folder: Path, caller: Caller):
-        self.folder, self.caller = folder, caller
+    long: bool
+
+    def __call__(self, call: Call) -> Any: ...
+    def pass_over(self, call: Call) -> None: ...
+
+
+class Journal:
+    """Takes the place of who makes the calls, `watch`. Of a run that is not long nothing is kept.
+
+    place: tells the folder, which is asked for once there is something to keep or to find.
+    """
+
+    def __init__(self, unfinished: Path, place: Callable[[], Path], watch: Watching):
+        self.watch, self.place, self.begun = watch, place, unfinished.exists()
         self.calls = self.found = 0
         self.bytes = 0
 
+    @cached_property
+    def folder(self) -> Path:
+        return self.place()
+
     def __call__(self, call: Call) -> Any:
-        place, given = self.folder / f"{self.calls:06d}.npz", digest(call.arrays)
-        self.calls += 1
+        number, self.calls = self.calls, self.calls + 1
+        if not (self.begun or self.watch.long):
+            return self.watch(call)
+        place, given = self.folder / f"{number:06d}.npz", digest(call.arrays)
         kept = read(place, given)
         if kept is not None:
             self.found += 1
+            self.watch.pass_over(call)
             return kept[0]
-        made = self.caller(call)
-        self.keep(place, given, made)
+        made = self.watch(call)
+        if self.watch.long:
+            self.keep(place, given, made)
         return made
 
     def keep(self, place: Path, given: str, made: Any) -> None:
@@ -55,6 +83,44 @@ class Journal:
                 self.bytes += size
         except OSError:
             pass  # the run itself goes on
+
+
+@contextmanager
+def kept(watch: Watching, unfinished: Path, key: Callable[[], str]) -> Iterator[Journal]:
+    """Inside, calls go through a journal, in the folder `unfinished` under a key that is asked for
+    when need be. It goes at the end, and stays where the run is stopped."""
+    journal = Journal(unfinished, lambda: unfinished / key(), watch)
+    with calls_go_through(journal):
+        try:
+            yield journal
+        except KeyboardInterrupt:
+            if watch.long:
+                print("\nthe same command goes on where this one stopped", file=sys.stderr, end="")
+            raise
+    if "folder" in vars(journal):
+        shutil.rmtree(journal.folder, ignore_errors=True)
+        clear(unfinished)
+
+
+def clear(unfinished: Path) -> None:
+    """Remove what nobody went on with for days, and the folder itself once it is empty."""
+    for other in unfinished.iterdir() if unfinished.exists() else ():
+        if time.time() - other.stat().st_mtime > STALE:
+            shutil.rmtree(other, ignore_errors=True)
+    if unfinished.exists() and not any(unfinished.iterdir()):
+        unfinished.rmdir()
+
+
+def key_of(told: Mapping[str, Any], weights: Path) -> str:
+    """A name for all that decides a run: what is told of it, the files of the weights (name, size
+    and time, as reading them would take long), and the code."""
+    files = sorted(weights.rglob("*")) if weights.is_dir() else [weights]
+    found = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    seen = hashlib.sha256(json.dumps([told, found], sort_keys=True).encode())
+    for package in PACKAGES:
+        for source in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+            seen.update(source.read_bytes())
+    return seen.hexdigest()[:20]
 
 
 def digest(arrays: Any) -> str:

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from stable_diffusion_tf.backend import choose_backend, chosen_backend
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16, peak_memory
+from xray.journal import UNFINISHED, kept, key_of
 from xray.options import Options, seconds_in
 from xray.report import Report
 
@@ -81,9 +82,14 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
         watch = watch_over(main, sd, asked, started)
         watch.look_ahead(limit)
         asked = watch.asked
-        with folder_for_run(asked.out, name, asked.subject) as folder, saving_into(folder):
-            with watch.watching():
-                report, files = save_run(main, sd, replace(asked, folder=folder), folder, started)
+        unfinished = asked.out / name / UNFINISHED
+        with (
+            folder_for_run(asked.out, name, asked.subject) as folder,
+            saving_into(folder),
+            watch.watching(),
+            kept(watch, unfinished, lambda: key_of_run(name, sd, asked)),
+        ):
+            report, files = save_run(main, sd, replace(asked, folder=folder), folder, started)
     print(report)
     for kind, path in files.items():
         print(f"{kind:8} {path}")
@@ -160,6 +166,16 @@ def named(options: Any) -> dict[str, Any]:
     if isinstance(options, Mapping):
         return dict(options)
     return {field.name: getattr(options, field.name) for field in fields(options)}
+
+
+def key_of_run(name: str, sd: "StableDiffusion", asked: Options) -> str:
+    """What a run is kept under until it is finished: the same for the same command."""
+    from xray.film.camera import describe
+
+    apart = {"out", "budget"}
+    options = {option: value for option, value in as_text(asked).items() if option not in apart}
+    told = {"script": name, "options": options, "model": describe(sd)}
+    return key_of(told, sd.checkpoint.place)
 
 
 def watch_over(main: Main, sd: "StableDiffusion", asked: Asked, started: float) -> "Watch[Asked]":

@@ -1,11 +1,20 @@
 """Calls that are kept on disk: handed out as they were, made again where they are not whole."""
 
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from stable_diffusion_tf.compiled import Call
 from xray import journal
-from xray.journal import Journal
+from xray.journal import Journal, clear, kept, key_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def call_of(*arrays) -> Call:
@@ -18,14 +27,24 @@ def made():
     return []
 
 
-@pytest.fixture
-def begin(tmp_path, made):
-    def answer(call: Call):
-        made.append(call.arrays)
-        x = np.float32(len(made)) + call.arrays[0]
+class Watch:
+    """Makes calls of a run, a long one unless told otherwise."""
+
+    def __init__(self, made: list, long: bool):
+        self.made, self.long, self.passed = made, long, 0
+
+    def __call__(self, call: Call):
+        self.made.append(call.arrays)
+        x = np.float32(len(self.made)) + call.arrays[0]
         return {"eps": x, "taps": [x[:1], None, {"a/b": np.arange(3)}]}
 
-    return lambda: Journal(tmp_path / "calls", answer)
+    def pass_over(self, call: Call) -> None:
+        self.passed += 1
+
+
+@pytest.fixture
+def begin(tmp_path, made):
+    return lambda long=True: Journal(tmp_path, lambda: tmp_path / "calls", Watch(made, long))
 
 
 def ask(run: Journal, number: int) -> list:
@@ -36,7 +55,7 @@ def test_a_run_that_was_stopped_is_handed_what_it_had(begin, made):
     first = ask(begin(), 3)
     run = begin()
     again = ask(run, 5)
-    assert len(made) == 5 and (run.calls, run.found) == (5, 3)
+    assert len(made) == 5 and (run.calls, run.found, run.watch.passed) == (5, 3, 3)
     for one, other in zip(first, again[:3], strict=True):
         np.testing.assert_array_equal(one["eps"], other["eps"])
         assert other["eps"].dtype == np.float32 and other["taps"][1] is None
@@ -84,3 +103,88 @@ def test_no_more_is_kept_than_is_allowed(begin, monkeypatch):
     run = begin()
     ask(run, 4)
     assert run.found == 1
+
+
+def test_of_a_short_run_nothing_is_kept(tmp_path, made):
+    unfinished = tmp_path / "unfinished"
+    with kept(Watch(made, long=False), unfinished, lambda: pytest.fail("asked for")) as run:
+        ask(run, 3)
+    assert len(made) == 3 and not unfinished.exists()
+
+
+def test_what_was_kept_goes_at_the_end_and_stays_where_the_run_is_stopped(tmp_path, made, capsys):
+    unfinished = tmp_path / "unfinished"
+    with pytest.raises(KeyboardInterrupt), kept(Watch(made, True), unfinished, str) as run:
+        ask(run, 3)
+        raise KeyboardInterrupt
+    assert "the same command goes on" in capsys.readouterr().err
+    with kept(Watch(made, True), unfinished, str) as run:
+        ask(run, 4)
+    assert len(made) == 4 and run.found == 3 and not unfinished.exists()
+
+
+def test_another_runs_calls_stay_for_a_week(tmp_path):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+    long_ago = time.time() - journal.STALE - 10
+    os.utime(tmp_path / "old", (long_ago, long_ago))
+    clear(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_run_is_known_by_all_that_decides_it(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    told = {"script": "x", "options": {"steps": 2}}
+    first = key_of(told, tmp_path)
+    assert first == key_of(dict(reversed(told.items())), tmp_path)
+    assert first != key_of(told | {"script": "y"}, tmp_path)
+    (tmp_path / "a.json").write_text("{} ")
+    assert first != key_of(told, tmp_path)
+
+
+LONG = """
+import sys
+from xray.budget import watch
+watch.LONG, watch.GRACE, watch.SHARE = 0.0, 0.0, 1000.0
+from experiments import test_guidance
+from xray import script
+script.run_experiment(test_guidance.main, test_guidance.Options)
+"""
+WORDS = ["a cat", "--steps", "6", "--pictures", "2", "--scales", "1", "3"]
+
+
+def start(out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", LONG, *WORDS, "--out", str(out)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def test_a_killed_experiment_goes_on_and_ends_with_the_same_bits(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert start(whole).communicate() and not (whole / "test_guidance" / "unfinished").exists()
+    run, calls = start(stopped), stopped / "test_guidance" / "unfinished"
+    while len(kept_in(calls)) < 4:
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.01)
+    run.kill()
+    run.communicate()
+    before = {path: path.stat().st_mtime_ns for path in kept_in(calls)}
+    run = start(stopped)
+    while run.poll() is None and all(path.exists() for path in before):
+        now = {path: path.stat().st_mtime_ns for path in before if path.exists()}
+        assert now.items() <= before.items(), "a call was made twice"
+        time.sleep(0.02)
+    _, complained = run.communicate()
+    assert run.returncode == 0, complained
+    assert not calls.exists()
+    mine, theirs = (tensors_of(out) for out in (whole, stopped))
+    for name, array in mine.items():
+        np.testing.assert_array_equal(theirs[name], array)
+
+
+def kept_in(calls: Path) -> list[Path]:
+    return sorted(calls.glob("*/*.npz"))
+
+
+def tensors_of(out: Path) -> dict[str, np.ndarray]:
+    (place,) = (out / "test_guidance").glob("*/tensors.safetensors")
+    return load_file(place)

@@ -61,6 +61,11 @@ class Watch(Generic[Asked]):
         self.advance: Callable[[float], None] = lambda seconds: None
         self.around = ExitStack()
 
+    @property
+    def long(self) -> bool:
+        """Whether the run is known to be one of over LONG seconds."""
+        return bool(self.foreseen)
+
     def spent(self) -> float:
         return time.monotonic() - self.started
 
@@ -77,6 +82,12 @@ class Watch(Generic[Asked]):
         self.done[key] += 1
         self.advance(self.foreseen.get(key, 0.0))
         return made
+
+    def pass_over(self, call: Call) -> None:
+        """A call that was made before: there is nothing to time, and it is done."""
+        key = key_of(call)
+        self.done[key] += 1
+        self.advance(self.foreseen.get(key, 0.0))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
