@@ -38,7 +38,8 @@ def loaded(phantom, monkeypatch) -> None:
 
     load = StableDiffusion.load
 
-    def lend(name, precision="float32"):
-        return phantom if (name, precision) == ("phantom", "float32") else load(name, precision)
+    def lend(name, precision="float32", size=None):
+        asked = name, precision, size
+        return phantom if asked == ("phantom", "float32", None) else load(*asked)
 
     monkeypatch.setattr(StableDiffusion, "load", lend)

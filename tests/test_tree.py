@@ -17,7 +17,7 @@ FLOORS = [  # each may import what stands before it, and nobody what stands afte
     {"xray.film"},
     {"xray.compare"},
     {"xray.report", "xray.options"},
-    {"xray.methods", "xray.budget", "xray.script", "xray.pictures"},
+    {"xray.methods", "xray.budget", "xray.journal", "xray.script", "xray.pictures"},
     {"weights"},
     {"phantom"},
     {"xray.lab"},

@@ -13,7 +13,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,13 +25,13 @@ from safetensors import SafetensorError
 from stable_diffusion_tf.backend import choose_backend, chosen_backend
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16, peak_memory
-from xray.journal import UNFINISHED, kept, key_of
 from xray.options import Options, seconds_in
 from xray.report import Report
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
     from xray.budget.watch import Watch
+    from xray.journal import Journal
 
 Asked = TypeVar("Asked", bound=Options)
 INTERRUPTED = 130  # the shell's status for Ctrl-C
@@ -82,12 +82,11 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
         watch = watch_over(main, sd, asked, started)
         watch.look_ahead(limit)
         asked = watch.asked
-        unfinished = asked.out / name / UNFINISHED
         with (
             folder_for_run(asked.out, name, asked.subject) as folder,
             saving_into(folder),
             watch.watching(),
-            kept(watch, unfinished, lambda: key_of_run(name, sd, asked)),
+            calls_kept(watch, name, sd, asked),
         ):
             report, files = save_run(main, sd, replace(asked, folder=folder), folder, started)
     print(report)
@@ -168,14 +167,19 @@ def named(options: Any) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(options)}
 
 
-def key_of_run(name: str, sd: "StableDiffusion", asked: Options) -> str:
-    """What a run is kept under until it is finished: the same for the same command."""
+def calls_kept(
+    watch: "Watch", name: str, sd: "StableDiffusion", asked: Options
+) -> "AbstractContextManager[Journal]":
+    """Inside, calls of a long run are kept until it is finished, for the same command."""
     from xray.film.camera import describe
+    from xray.journal import UNFINISHED, kept, key_of
 
-    apart = {"out", "budget"}
-    options = {option: value for option, value in as_text(asked).items() if option not in apart}
-    told = {"script": name, "options": options, "model": describe(sd)}
-    return key_of(told, sd.checkpoint.place)
+    def key() -> str:
+        options = {n: value for n, value in as_text(asked).items() if n not in ("out", "budget")}
+        told = {"script": name, "options": options, "model": describe(sd)}
+        return key_of(told, sd.checkpoint.place)
+
+    return kept(watch, asked.out / name / UNFINISHED, key)
 
 
 def watch_over(main: Main, sd: "StableDiffusion", asked: Asked, started: float) -> "Watch[Asked]":
