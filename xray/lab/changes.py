@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stable_diffusion_tf.checkpoint.open import locate
+from stable_diffusion_tf.checkpoint.places import locate
 from stable_diffusion_tf.errors import UsageError
 from xray.film import Film
 from xray.film.cache import run
