@@ -272,6 +272,7 @@ def test_a_film_of_another_version_stands_beside(paths, open_page, tmp_path):
     view = open_page(paths[0])
     view.set_input_files("#file", tmp_path / "a.html")
     expect(view.locator("#stages figure")).to_have_count(5)
+    expect(view.locator("#stages figcaption").nth(2)).to_contain_text("of the second film")
     said = view.locator("#stages figcaption").all_inner_texts()
     assert [text for text in said if "of the second film" in text] == said[2:4]
 
