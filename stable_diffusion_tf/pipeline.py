@@ -76,6 +76,8 @@ class StableDiffusion:
     def __init__(self, checkpoint: Checkpoint, precision: str = "float32", size: int | None = None):
         self.checkpoint, self.precision = checkpoint, check_precision(precision)
         self.side = None if size is None else whole("size", size, 512)
+        if self.side is not None and self.side < 1:
+            raise UsageError(f"size={size} is no size of a picture; try size=512")
         self.schedule = from_dict(ScheduleConfig, checkpoint.config("scheduler"))
         self.alphas = scheduler.alphas_cumprod(
             self.schedule.beta_start, self.schedule.beta_end, schedule=self.schedule.beta_schedule
@@ -212,7 +214,8 @@ class StableDiffusion:
     @property
     def size(self) -> int:
         """Pixels along the side of the pictures: what the model was loaded for, or trained on."""
-        return self.side or self.unet_config.sample_size * self.vae_config.factor
+        trained = self.unet_config.sample_size * self.vae_config.factor
+        return trained if self.side is None else self.side
 
     @property
     def multiple(self) -> int:

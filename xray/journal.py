@@ -66,6 +66,7 @@ class Journal:
         kept = read(place, given)
         if kept is not None:
             self.found += 1
+            self.bytes += place.stat().st_size
             self.watch.pass_over(call)
             return kept[0]
         made = self.watch(call)

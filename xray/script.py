@@ -256,10 +256,18 @@ def cannot_write_into(out: Path, error: Exception) -> UsageError:
 
 
 def reason(error: Exception) -> str:
-    """The system's words for what went wrong; safetensors hides its number in a sentence."""
+    """The system's words for what went wrong."""
+    number = system_number(error)
+    return getattr(error, "strerror", None) or (
+        str(error) if number is None else os.strerror(number)
+    )
+
+
+def system_number(error: BaseException) -> int | None:
+    """The system's number of an error, None where it is not the system's; safetensors hides it in
+    a sentence."""
     hidden_in = re.search(r"\(os error (\d+)\)", str(error))
-    known = os.strerror(int(hidden_in[1])) if hidden_in else str(error)
-    return getattr(error, "strerror", None) or known
+    return int(hidden_in[1]) if hidden_in else getattr(error, "errno", None)
 
 
 @contextmanager
@@ -271,7 +279,7 @@ def saving_into(folder: Path) -> Iterator[None]:
         print(f"\nstopped; what was finished lies in {folder}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except (OSError, SafetensorError) as error:
-        if isinstance(error, SafetensorError) and "os error" not in str(error):
+        if isinstance(error, SafetensorError) and system_number(error) is None:
             raise  # a file that was read
         raise UsageError(
             f"cannot write {folder}: {reason(error)}; free it or name another --out"

@@ -253,12 +253,14 @@ def row(name: str, reports: Mapping[str, Report], own: Mapping[str, Report]) -> 
 
 
 def compare(beside: Beside, *reports: Mapping[str, Report]) -> tuple[str, ...] | None:
-    """A published figure, and that of each model's reports, the first of which decides whether
-    there is a row: None where the script has no report. A report that lacks the number tells none.
-    """
+    """A published figure, and that of each model's reports, of which the phantom's are the last;
+    None where the script has no report of the first. Another model's may lack the number. Raises
+    ValueError where the phantom's does."""
     if beside.script not in reports[0]:
         return None
-    numbers = [some[beside.script].numbers if beside.script in some else {} for some in reports]
+    numbers = [some[beside.script].numbers for some in reports]
+    if beside.number not in numbers[-1]:
+        raise ValueError(f"{beside.script} reports no number {beside.number!r}")
     ours = [escape(told(n[beside.number])) if beside.number in n else "none" for n in numbers]
     return f"[{beside.what}]({beside.script}.md)", beside.published, *ours, beside.why
 

@@ -61,7 +61,11 @@ def check_option(kind: type[Options], name: str, said: str) -> None:
         raise UsageError(f"{said}: a sweep has one {name} for all of its runs; type {OWN[name]}")
     if now := kind.renamed.get(f"--{name.replace('_', '-')}"):
         raise UsageError(f"{said}: {name} is called {now.removeprefix('--')} now")
-    known = [known for known in get_type_hints(kind) if known not in (*OWN, "guided", "renamed")]
+    known = [
+        known
+        for known in get_type_hints(kind)
+        if known not in (*OWN, "guided", "renamed", "budget")
+    ]
     if name not in known:
         raise UsageError(f"{said}: the experiment has no option {name}; {nearest(name, known)}")
 

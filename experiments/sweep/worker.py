@@ -4,7 +4,6 @@ import errno
 import os
 import pickle
 import platform
-import re
 import tempfile
 import time
 import traceback
@@ -17,7 +16,15 @@ from typing import Any, NamedTuple
 from stable_diffusion_tf.backend import chosen_backend
 from stable_diffusion_tf.errors import UsageError, on_one_line
 from xray.options import Options
-from xray.script import check_guided, load_model, named, native_stderr_closed, save_run, start_keras
+from xray.script import (
+    check_guided,
+    load_model,
+    named,
+    native_stderr_closed,
+    save_run,
+    start_keras,
+    system_number,
+)
 
 from .folder import Run
 from .identity import digest_of_weights, facts_of
@@ -173,13 +180,9 @@ def quiet() -> Iterator[None]:
 
 
 def no_room(error: BaseException | None) -> str:
-    """What a disk said that takes no more, where that lies behind an error; else nothing.
-    safetensors hides it in a sentence."""
+    """What a disk said that takes no more, where that lies behind an error; else nothing."""
     while error is not None:
-        number = getattr(error, "errno", None)
-        hidden = re.search(r"\(os error (\d+)\)", str(error))
-        number = int(hidden[1]) if hidden else number
-        if number in NO_ROOM:
+        if (number := system_number(error)) in NO_ROOM:
             return os.strerror(number)
         error = error.__cause__ or error.__context__
     return ""

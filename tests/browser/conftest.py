@@ -22,7 +22,7 @@ FLAGS = (
 )
 WIDE, NARROW = {"width": 1400, "height": 1200}, {"width": 420, "height": 900}
 ROOT = Path(__file__).resolve().parents[2]
-DONE = {"timeout": 180_000}  # a run of the lab, on a machine that does more
+DONE = {"timeout": 90_000}  # a run of the lab
 
 
 @pytest.fixture(scope="session")

@@ -70,8 +70,11 @@ def test_published_figures_stand_beside_the_number_of_a_report():
     ours = ("[a share](x.md)", "7 %", "5.0 % [4.0, 6.0]", "smaller")
     assert pages.compare(beside, reports) == ours
     assert pages.compare(beside, reports, reports) == (*ours[:3], ours[2], "smaller")
-    assert pages.compare(beside, reports, {})[3] == "none"
-    assert pages.compare(beside._replace(number="sharing"), reports)[2] == "none"
+    other = {"x": Report("", REPORT.control, {})}
+    assert pages.compare(beside, other, reports)[2:4] == ("none", ours[2])
+    for given in ([reports], [reports, other]):
+        with pytest.raises(ValueError, match="x reports no number 'sharing'"):
+            pages.compare(beside._replace(number="sharing"), *given)
 
 
 def test_it_runs_a_script_and_leads_to_it(tmp_path, monkeypatch, capfd):
@@ -102,7 +105,7 @@ def test_a_script_that_fails_is_named_and_the_others_are_drawn(tmp_path, monkeyp
 def test_the_pages_that_are_shipped_are_those_of_the_reports():
     shipped = pages.read_all(pages.GALLERY)
     assert sorted(shipped) == sorted(NAMES)
-    assert all(pages.compare(beside, shipped)[2] != "none" for beside in BESIDE)
+    assert all(pages.compare(beside, shipped) for beside in BESIDE)
     assert (pages.GALLERY / pages.INDEX).read_text("utf-8") == pages.write_index(shipped)
     for name in NAMES:
         page = (pages.GALLERY / f"{name}.md").read_text("utf-8")

@@ -23,8 +23,10 @@ from experiments import (
     text2image,
 )
 from phantom.prompts import GRAMMAR
+from stable_diffusion_tf import StableDiffusion
 from stable_diffusion_tf.checkpoint import places
 from stable_diffusion_tf.checkpoint.shipped import SHIPPED
+from stable_diffusion_tf.errors import UsageError
 from tests import interrupt
 from tests.formats import Call, Global, write_zip
 from tests.stable_diffusion_tf.test_taesd import draw_tensors, write_taesd
@@ -390,6 +392,12 @@ def test_size_is_a_choice(main, words, tensor, tmp_path, monkeypatch):
     else:
         with Image.open(folder / "image.png") as image:
             assert image.size == (96, 96)
+
+
+@pytest.mark.parametrize("size", [0, -64, 64.0])
+def test_no_size_of_a_picture_is_refused(size):
+    with pytest.raises(UsageError, match=r"try size=512"):
+        StableDiffusion.load("phantom", size=size)
 
 
 SLOW = "bfloat16 is slow on this CPU; float16-storage takes as little memory and is quicker"

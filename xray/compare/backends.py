@@ -74,7 +74,7 @@ def reads_on(
 
 
 def never_known(*_: Any) -> None:
-    raise NotImplementedError("what another process reads is known when it has")
+    raise LookupError("what another process reads is known when it has")
 
 
 def answered(
