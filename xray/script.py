@@ -88,7 +88,8 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
             watch.watching(),
             calls_kept(watch, name, sd, asked),
         ):
-            report, files = save_run(main, sd, replace(asked, folder=folder), folder, started)
+            asked, more = replace(asked, folder=folder), {"evaluations": watch.evaluations}
+            report, files = save_run(main, sd, asked, folder, started, more)
     print(report)
     for kind, path in files.items():
         print(f"{kind:8} {path}")

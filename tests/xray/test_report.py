@@ -140,6 +140,7 @@ def test_the_frame_makes_the_folder_and_tells_what_ran(tmp_path, monkeypatch, ca
     assert "folder" not in said["options"] and said["model"]["weights"] == "phantom"
     assert len(said["weights_hash"]["text_encoder"]) == 64
     assert said["seconds"] > 0 and said["peak_gb"] > 0
+    assert said["evaluations"] == {"text_encoder": 1}  # a row
     told = capfd.readouterr().out
     assert "finding  Words carry.\n" in told and f"report   {folder / 'report.json'}\n" in told
 

@@ -30,6 +30,7 @@ from .rehearsal import (
     key_of,
     least_bytes,
     rehearse,
+    rows_of,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Watch(Generic[Asked]):
         self.main, self.sd, self.asked, self.started = main, sd, asked, started
         self.times, self.shapes = Times(), Shapes()
         self.done: Counter[Key] = Counter()
+        self.evaluations: Counter[str] = Counter()  # network → rows that went through it
         self.next_look = GRACE
         self.plan: Rehearsal | None = None  # of a long run, before it begins
         self.foreseen: dict[Key, float] = {}
@@ -79,14 +81,14 @@ class Watch(Generic[Asked]):
             self.look_on()
         made = self.times.take(call)
         self.shapes.note(call, made)
-        self.done[key] += 1
-        self.advance(self.foreseen.get(key, 0.0))
+        self.pass_over(call)
         return made
 
     def pass_over(self, call: Call) -> None:
         """A call that was made before: there is nothing to time, and it is done."""
         key = key_of(call)
         self.done[key] += 1
+        self.evaluations[key.network] += rows_of(key)
         self.advance(self.foreseen.get(key, 0.0))
 
     @contextmanager

@@ -1,0 +1,122 @@
+"""Do all experiments run on Stable Diffusion 1.x at 512×512, and in how much memory?
+
+Each runs as a person would start it, in a process of its own, with options that are over in some
+minutes: seconds, UNet evaluations and the peak of resident memory are what its report says. No
+weights are needed: a full-size checkpoint of random ones (4.3 GB) takes as long and as much memory
+as any. What a script takes on the phantom, with its own options, is what its page in the gallery
+says. Reports stay in --out, and what is there is not run again.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import tyro
+from stable_diffusion import in_another_process, write_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+PRECISIONS = ("float32", "float16-storage", "bfloat16")
+FEW = "--pictures 2 --steps 2"
+RUNS = {  # script → options with which it is over in some minutes
+    "text2image": "",
+    "test_anatomy": "",
+    "test_precision": "--steps 2",
+    "test_image_encoder": "--size 512",
+    "test_image_encoder_noise_corruption": "--number 3",
+    "test_image_decoder": "--number 8",
+    "test_latent_statistics": "--number 8",
+    "test_text_encoder": "",
+    "text_semantic_similarity": "",
+    "text_padding_and_end": FEW,
+    "text_layers": "--pictures 1 --steps 2",
+    "text_image_interpolation": "--points 3 --steps 2",
+    "text_latent_interpolation": "--points 3 --steps 2",
+    "text_symbol_image2image": "--number 2 --steps 5",
+    "test_noise_schedule": "--number 4",
+    "test_stabilizing_noise": "--pictures 2 --steps 4",
+    "test_fast_sampling": "--pictures 2 --counts 1 2 --steps 4",
+    "test_ddim_inversion": "--number 1 --steps 2 3 --guidance 1 7.5",
+    "test_training_step": "--number 4",
+    "test_time_and_context": FEW,
+    "test_guidance": f"{FEW} --scales 1 7.5",
+    "test_unet_features": "--number 8 --steps 2",
+    "test_cross_attention": FEW,
+    "test_unet_ablation": "--pictures 2 --steps 1",
+    "test_h_space": f"{FEW} --scales 0 1",
+    "text_prompt_to_prompt": FEW,
+}
+ANY_PRECISION = {"test_precision"}  # compares all, and takes none
+
+
+def run_once(script: str, precision: str, weights: Path, out: Path) -> dict:
+    """What a script's report says, or its last line where it has none."""
+    kept = out / f"{script}-{precision}.json"
+    if not kept.exists():
+        asked = [] if script in ANY_PRECISION else ["--precision", precision]
+        folder = out / f"{script}-{precision}"
+        words = [*RUNS[script].split(), *asked, "--weights", weights, "--out", folder]
+        path = ROOT / "experiments" / f"{script}.py"
+        command = [sys.executable, path, *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        reports = sorted(folder.glob("*/*/report.json"))
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        failed = {"failed": lines[-1] if lines else f"status {done.returncode}"}
+        told = json.loads(reports[-1].read_text("utf-8")) if reports else failed
+        kept.write_text(json.dumps(told), "utf-8")
+    return json.loads(kept.read_text("utf-8"))
+
+
+def row(script: str, told: dict[str, dict]) -> str:
+    """A line of the table: script, options, UNet evaluations, then each precision, the phantom."""
+    done = next((one for one in told.values() if "failed" not in one), {})
+    evaluations = done.get("evaluations", {}).get("unet", 0)
+    cells = [f"`{script}`", f"`{RUNS[script]}`" if RUNS[script] else "", str(evaluations)]
+    page = json.loads((ROOT / f"docs/gallery/{script}.json").read_text("utf-8"))
+    for one in (*told.values(), page):
+        cells += [one["failed"], ""] if "failed" in one else taken(one)
+    return f"| {' | '.join(cells)} |"
+
+
+def taken(report: dict) -> list[str]:
+    return [f"{report['seconds']:.0f} s", f"{report['peak_gb']:.1f} GB"]
+
+
+def main(
+    out: Path = Path("outputs/full-size"),
+    weights: Path | None = None,
+    scripts: tuple[str, ...] = tuple(RUNS),
+    precisions: tuple[str, ...] = PRECISIONS[:2],
+) -> None:
+    """Run the experiments at full size, and print a table.
+
+    Args:
+        out: the folder to keep reports in.
+        weights: a diffusers folder of SD 1.x; by default one of random weights is made in `out`.
+        scripts: names of files in experiments/.
+        precisions: each is a pair of columns.
+    """
+    out = out.resolve()
+    made = weights or out / "sd-random"
+    if not (made / "model_index.json").exists():
+        made.mkdir(parents=True, exist_ok=True)
+        in_another_process(write_weights, made)
+    heads = [
+        "script",
+        "options",
+        "UNet evaluations",
+        *(x for p in precisions for x in (p, "")),
+        "phantom",
+        "",
+    ]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for script in scripts:
+        names = precisions[:1] if script in ANY_PRECISION else precisions
+        told = {name: run_once(script, name, made, out) for name in names}
+        if script in ANY_PRECISION:
+            told |= {name: {"failed": "takes none"} for name in precisions[1:]}
+        print(row(script, told), flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
