@@ -3,6 +3,7 @@
 import functools
 import importlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from xray.journal import Journal
 
 Asked = TypeVar("Asked", bound=Options)
+Parsed = TypeVar("Parsed")
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 
@@ -58,7 +60,10 @@ def run(main: Callable[..., None]) -> None:
     """Run a command's main with the shell's arguments. A folder `out` that cannot be written is bad
     input, and told before any work."""
     with told_in_a_line():
-        tyro.cli(checked(main))
+        call = parsed(later(main))
+        if isinstance(out := call.keywords.get("out"), Path):
+            check_out(out)
+        call()
 
 
 # --- experiments -------------------------------------------------------------------------------
@@ -72,7 +77,7 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
     started, (name, question) = time.monotonic(), story(main)
     with told_in_a_line():
         check_names(options, sys.argv[1:])
-        asked = tyro.cli(options, description=question)
+        asked = parsed(options, question)
         asked.check()
         limit = seconds_in(asked.budget) if asked.budget is not None else None
         check_out(asked.out)
@@ -230,16 +235,37 @@ def check_dashes(words: Sequence[str]) -> None:
             )
 
 
-def checked(main: Callable[..., None]) -> Callable[..., None]:
-    """main, which first looks whether the folder `out` that it is handed can be written."""
+def parsed(kind: Callable[..., Parsed], description: str | None = None) -> Parsed:
+    """What tyro makes of the shell's arguments. Raises UsageError, where tyro draws a box."""
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(kind, description=description)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise UsageError(in_a_line(box.getvalue())) from None
+
+
+def in_a_line(box: str) -> str:
+    """A box of tyro's: a title, then parts with rules between them, of which the first says what is
+    wrong."""
+    _title, *lines = (line.strip("│ ") for line in box.splitlines())
+    apart = itertools.groupby(lines, lambda line: re.fullmatch("[─╰╯-]+", line) is not None)
+    said, *more = (" ".join(part) for rule, part in apart if not rule)
+    meant = re.search(r"meant: (--[\w-]+)", " ".join(more))
+    hint = f"did you mean {meant[1]}?" if meant else "try --help"
+    return f"{said[:1].lower()}{said[1:].rstrip('.')}; {hint}"
+
+
+def later(main: Callable[..., None]) -> Callable[..., functools.partial]:
+    """main, but what it is asked for is not done yet: what does it is handed back."""
 
     @functools.wraps(main)
-    def start(*positional, **options) -> None:
-        if isinstance(options.get("out"), Path):
-            check_out(options["out"])
-        main(*positional, **options)
+    def ask(*positional, **options) -> functools.partial:
+        return functools.partial(main, *positional, **options)
 
-    return start
+    return ask
 
 
 def check_out(out: Path) -> None:

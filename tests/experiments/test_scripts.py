@@ -362,6 +362,25 @@ def test_no_such_backend_in_the_shell_is_one_line_and_status_2(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--stepz", "3"], "unrecognized options: --stepz, 3; did you mean --steps?"),
+        (["--seed", "one"], "error parsing --seed: invalid literal for int"),
+        (["--precision", "half"], "invalid choice 'half' for argument '--precision'. Expected one"),
+        (["a cat", "a dog"], "unrecognized options: a dog; try --help"),
+    ],
+)
+@pytest.mark.parametrize("boxes", [True, False])  # where the terminal has the letters for them
+@pytest.mark.parametrize("columns", ["20", "200"])
+def test_options_that_there_are_not_get_one_line(
+    words, told, columns, boxes, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("tyro._fmtlib._should_use_utf8_drawing_chars", lambda: boxes)
+    check_refusal(text2image.main, words, told, tmp_path / "out", monkeypatch, capfd)
+
+
+@pytest.mark.parametrize(
     ("main", "script_name"),
     [(text2image.main, "text2image"), (test_image_encoder.main, "test_image_encoder")],
 )
