@@ -70,7 +70,7 @@ def train(
 
     Once the state has reached `steps`, this only loads it and takes the average.
     """
-    optimizer = resume(model, name, Trapezoid(peak, steps, 100, max(1, steps // 4)), **losses)
+    optimizer = resume(model, name, Trapezoid(peak, steps, 100, max(1, steps // 2)), **losses)
     data = Steps(draw, seed, int(optimizer.iterations), steps)
     if len(data):
         print(f"{name}: step {data.first} of {steps}")

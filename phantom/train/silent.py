@@ -49,7 +49,7 @@ UNET = UNetConfig(
 )
 BATCH = 32
 OTHERS = 0.5  # of the scenes see the padding of another caption, the rest that of the empty one
-PAIRS = 0.7  # of the scenes have two things, whose places are the last that is learned
+PAIRS = 0.5  # of the scenes have two things; at first 0.7, as their places are learned last
 LATE = 600  # the timestep from which on places are decided, and words are most of what is known
 MEAN = 4.0
 STATE = "silent"
