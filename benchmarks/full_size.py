@@ -4,19 +4,19 @@ Each runs as a person would start it, in a process of its own, with options that
 minutes: seconds, UNet evaluations and the peak of resident memory are what its report says. No
 weights are needed: a full-size checkpoint of random ones (4.3 GB) takes as long and as much memory
 as any. What a script takes on the phantom, with its own options, is what its page in the gallery
-says. Reports stay in --out, and what is there is not run again.
+says. Reports stay in --out, and what has one is not run again.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
 from stable_diffusion import in_another_process, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
-PRECISIONS = ("float32", "float16-storage", "bfloat16")
 FEW = "--pictures 2 --steps 2"
 RUNS = {  # script → options with which it is over in some minutes
     "text2image": "",
@@ -46,34 +46,33 @@ RUNS = {  # script → options with which it is over in some minutes
     "test_h_space": f"{FEW} --scales 0 1",
     "text_prompt_to_prompt": FEW,
 }
-ANY_PRECISION = {"test_precision"}  # compares all, and takes none
 
 
 def run_once(script: str, precision: str, weights: Path, out: Path) -> dict:
     """What a script's report says, or its last line where it has none."""
-    kept = out / f"{script}-{precision}.json"
-    if not kept.exists():
-        asked = [] if script in ANY_PRECISION else ["--precision", precision]
-        folder = out / f"{script}-{precision}"
-        words = [*RUNS[script].split(), *asked, "--weights", weights, "--out", folder]
-        path = ROOT / "experiments" / f"{script}.py"
-        command = [sys.executable, path, *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        reports = sorted(folder.glob("*/*/report.json"))
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        failed = {"failed": lines[-1] if lines else f"status {done.returncode}"}
-        told = json.loads(reports[-1].read_text("utf-8")) if reports else failed
-        kept.write_text(json.dumps(told), "utf-8")
-    return json.loads(kept.read_text("utf-8"))
+    folder = out / f"{script}-{precision}"
+    if found := report_in(folder):
+        return found
+    told = ["--precision", precision, "--weights", weights, "--out", folder]
+    command = [sys.executable, f"experiments/{script}.py", *RUNS[script].split(), *map(str, told)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    failed = lines[-1] if lines else f"status {done.returncode}"
+    return report_in(folder) or {"failed": failed}
 
 
-def row(script: str, told: dict[str, dict]) -> str:
+def report_in(folder: Path) -> dict | None:
+    reports = sorted(folder.glob("*/*/report.json"))
+    return json.loads(reports[-1].read_text("utf-8")) if reports else None
+
+
+def row(script: str, told: Sequence[dict]) -> str:
     """A line of the table: script, options, UNet evaluations, then each precision, the phantom."""
-    done = next((one for one in told.values() if "failed" not in one), {})
-    evaluations = done.get("evaluations", {}).get("unet", 0)
-    cells = [f"`{script}`", f"`{RUNS[script]}`" if RUNS[script] else "", str(evaluations)]
+    counts = [one["evaluations"].get("unet", 0) for one in told if "failed" not in one]
+    options = f"`{RUNS[script]}`" if RUNS[script] else ""
+    cells = [f"`{script}`", options, str(counts[0]) if counts else ""]
     page = json.loads((ROOT / f"docs/gallery/{script}.json").read_text("utf-8"))
-    for one in (*told.values(), page):
+    for one in (*told, page):
         cells += [one["failed"], ""] if "failed" in one else taken(one)
     return f"| {' | '.join(cells)} |"
 
@@ -86,7 +85,7 @@ def main(
     out: Path = Path("outputs/full-size"),
     weights: Path | None = None,
     scripts: tuple[str, ...] = tuple(RUNS),
-    precisions: tuple[str, ...] = PRECISIONS[:2],
+    precisions: tuple[str, ...] = ("float32", "float16-storage"),
 ) -> None:
     """Run the experiments at full size, and print a table.
 
@@ -98,24 +97,14 @@ def main(
     """
     out = out.resolve()
     made = weights or out / "sd-random"
-    if not (made / "model_index.json").exists():
+    if weights is None and not (made / "model_index.json").exists():
         made.mkdir(parents=True, exist_ok=True)
         in_another_process(write_weights, made)
-    heads = [
-        "script",
-        "options",
-        "UNet evaluations",
-        *(x for p in precisions for x in (p, "")),
-        "phantom",
-        "",
-    ]
+    pairs = [cell for name in (*precisions, "phantom") for cell in (name, "")]
+    heads = ["script", "options", "UNet evaluations", *pairs]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for script in scripts:
-        names = precisions[:1] if script in ANY_PRECISION else precisions
-        told = {name: run_once(script, name, made, out) for name in names}
-        if script in ANY_PRECISION:
-            told |= {name: {"failed": "takes none"} for name in precisions[1:]}
-        print(row(script, told), flush=True)
+        print(row(script, [run_once(script, name, made, out) for name in precisions]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,22 @@
 """What every script shares: its command line, the model, the folder it saves into."""
 
-import functools
 import importlib
 import io
-import itertools
 import json
 import logging
 import os
 import re
-import shlex
 import sys
 import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import tyro
 from safetensors import SafetensorError
 
 from stable_diffusion_tf.backend import choose_backend, chosen_backend
@@ -28,6 +24,7 @@ from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.machine import has_fast_bfloat16, peak_memory
 from xray.options import Options, seconds_in
 from xray.report import Report
+from xray.shell import check_dashes, later, parsed
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from xray.journal import Journal
 
 Asked = TypeVar("Asked", bound=Options)
-Parsed = TypeVar("Parsed")
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 
@@ -93,8 +89,8 @@ def run_experiment(main: Main, options: type[Asked]) -> None:
             watch.watching(),
             calls_kept(watch, name, sd, asked),
         ):
-            asked, more = replace(asked, folder=folder), {"evaluations": watch.evaluations}
-            report, files = save_run(main, sd, asked, folder, started, more)
+            asked = replace(asked, folder=folder)
+            report, files = save_run(main, sd, asked, folder, started, watch.facts)
     print(report)
     for kind, path in files.items():
         print(f"{kind:8} {path}")
@@ -126,7 +122,7 @@ def save_run(
     asked: Any,
     folder: Path,
     started: float,
-    more: Mapping[str, Any] = types.MappingProxyType({}),
+    more: Callable[[], Mapping[str, Any]],
 ) -> tuple[Report, dict[str, Path]]:
     """Run an experiment, and save its report into a folder that exists with the facts of the run
     around it, `more` of them too: the report, and the kinds of files → where they lie. asked: its
@@ -135,7 +131,7 @@ def save_run(
     report = main(sd, asked)
     facts = {"script": name, "question": question, "options": as_text(asked)}
     model = model_facts(sd) if sd else {}
-    return report, report.save(folder, facts | model | taken_since(started) | more)
+    return report, report.save(folder, facts | model | taken_since(started) | more())
 
 
 def check_names(options: type[Asked], words: Sequence[str]) -> None:
@@ -222,50 +218,7 @@ def checksum(network: Any) -> str:
     return CHECKSUMS[network]
 
 
-# --- the command line --------------------------------------------------------------------------
-
-
-def check_dashes(words: Sequence[str]) -> None:
-    """Raises UsageError for a text that begins with a dash, which would be taken for an option."""
-    before = words[: words.index("--")] if "--" in words else words
-    for last, word in zip(["", *before], before, strict=False):
-        if re.match(r"-\S* ", word) and not re.match(r"--\w", last) and "=" not in word:
-            raise UsageError(
-                f"“{word}” begins with a dash; end the line with -- {shlex.quote(word)}"
-            )
-
-
-def parsed(kind: Callable[..., Parsed], description: str | None = None) -> Parsed:
-    """What tyro makes of the shell's arguments. Raises UsageError, where tyro draws a box."""
-    box = io.StringIO()
-    try:
-        with redirect_stderr(box):
-            return tyro.cli(kind, description=description)
-    except SystemExit as error:
-        if not error.code:
-            raise
-        raise UsageError(in_a_line(box.getvalue())) from None
-
-
-def in_a_line(box: str) -> str:
-    """A box of tyro's: a title, then parts with rules between them, of which the first says what is
-    wrong."""
-    _title, *lines = (line.strip("│ ") for line in box.splitlines())
-    apart = itertools.groupby(lines, lambda line: re.fullmatch("[─╰╯-]+", line) is not None)
-    said, *more = (" ".join(part) for rule, part in apart if not rule)
-    meant = re.search(r"meant: (--[\w-]+)", " ".join(more))
-    hint = f"did you mean {meant[1]}?" if meant else "try --help"
-    return f"{said[:1].lower()}{said[1:].rstrip('.')}; {hint}"
-
-
-def later(main: Callable[..., None]) -> Callable[..., functools.partial]:
-    """main, but what it is asked for is not done yet: what does it is handed back."""
-
-    @functools.wraps(main)
-    def ask(*positional, **options) -> functools.partial:
-        return functools.partial(main, *positional, **options)
-
-    return ask
+# --- where to save -----------------------------------------------------------------------------
 
 
 def check_out(out: Path) -> None:

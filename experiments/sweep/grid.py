@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -61,11 +62,7 @@ def check_option(kind: type[Options], name: str, said: str) -> None:
         raise UsageError(f"{said}: a sweep has one {name} for all of its runs; type {OWN[name]}")
     if now := kind.renamed.get(f"--{name.replace('_', '-')}"):
         raise UsageError(f"{said}: {name} is called {now.removeprefix('--')} now")
-    known = [
-        known
-        for known in get_type_hints(kind)
-        if known not in (*OWN, "guided", "renamed", "budget")
-    ]
+    known = [field.name for field in fields(kind) if field.name not in (*OWN, "budget")]
     if name not in known:
         raise UsageError(f"{said}: the experiment has no option {name}; {nearest(name, known)}")
 

@@ -128,7 +128,7 @@ class Worker:
         more = {"run": {"hash": run.key, **self.task.facts}}
         if sd:
             more["run"]["weights"] = self.task.weights[asked.get("weights", self.task.fallback)]
-        save_run(self.main, sd, options, folder, started, more)
+        save_run(self.main, sd, options, folder, started, lambda: more)
         if sd and sd.learned:
             self.loaded = self.sd = None
 

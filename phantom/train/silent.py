@@ -4,7 +4,8 @@ phantom.train.silent train`, and `... write`, at any time, to keep what it has c
 As `phantom.train.diffusion` does, but the UNet never sees a caption's own end and padding: it sees
 those of the empty caption, or in half of the scenes those of another caption, which say nothing of
 the picture. So it has to read the words, as `phantom.train.words` taught them. Two levels, so that
-the middle is 8×8 and has something to lay out.
+the middle is 8×8; and as in Stable Diffusion the block after it reads no words, so that it is the
+middle that gives things their places.
 """
 
 import shutil

@@ -56,7 +56,6 @@ class Watch(Generic[Asked]):
         self.main, self.sd, self.asked, self.started = main, sd, asked, started
         self.times, self.shapes = Times(), Shapes()
         self.done: Counter[Key] = Counter()
-        self.evaluations: Counter[str] = Counter()  # network → rows that went through it
         self.next_look = GRACE
         self.plan: Rehearsal | None = None  # of a long run, before it begins
         self.foreseen: dict[Key, float] = {}
@@ -81,15 +80,24 @@ class Watch(Generic[Asked]):
             self.look_on()
         made = self.times.take(call)
         self.shapes.note(call, made)
-        self.pass_over(call)
+        self.count(key)
         return made
 
     def pass_over(self, call: Call) -> None:
         """A call that was made before: there is nothing to time, and it is done."""
-        key = key_of(call)
+        self.count(key_of(call))
+
+    def count(self, key: Key) -> None:
         self.done[key] += 1
-        self.evaluations[key.network] += rows_of(key)
         self.advance(self.foreseen.get(key, 0.0))
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """What a report tells of the calls: how many rows went through each network. A picture's
+        two halves of guidance are two."""
+        rows = Counter()
+        for key, n in self.done.items():
+            rows[key.network] += n * rows_of(key)
+        return {"evaluations": {**rows}}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
