@@ -16,7 +16,7 @@ FLOORS = [  # each may import what stands before it, and nobody what stands afte
     {"xray.attention"},
     {"xray.film"},
     {"xray.compare"},
-    {"xray.report", "xray.options"},
+    {"xray.report", "xray.options", "xray.shell"},
     {"xray.methods", "xray.budget", "xray.journal", "xray.script", "xray.pictures"},
     {"weights"},
     {"phantom"},
