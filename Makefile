@@ -69,8 +69,8 @@ bench: .venv/.oracle .venv/.ray ## measure speed, speed and memory side by side 
 
 phantom: .venv/.train ## train the phantom again, and evaluate it
 	$(PY) -m phantom.train.vae
-	$(PY) -m phantom.train.text
-	$(PY) -m phantom.train.diffusion
+	$(PY) -m phantom.train.words
+	$(PY) -m phantom.train.silent train
 	$(PY) -m phantom.evaluate
 
 # ---- what the targets stand on

@@ -22,6 +22,7 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import ddim_inversion as figures
+from phantom.prompts import known_things
 from phantom.world import new_scenes
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_model
@@ -63,7 +64,7 @@ class Options(Seeded):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    images, prompts = new_scenes(options.seed, options.number)
+    images, prompts = new_scenes(options.seed, options.number, known_things(sd))
     if options.picture:
         images, prompts = read_image(options.picture, sd.size)[None], [options.prompt]
     images = to_model(images, 1)

@@ -23,6 +23,7 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import training_step as figures
+from phantom.prompts import known_things
 from phantom.world import new_scenes
 from stable_diffusion_tf.errors import UsageError
 from xray import script
@@ -56,7 +57,7 @@ class Options(Seeded):
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     number = options.number
-    images, own, others = find_cases(options, sd.size)
+    images, own, others = find_cases(sd, options)
     texts = sd.encode_text([*own, *[""] * number, *others]).reshape(3, number, 77, -1)
     x0 = sd.encode_image(images).repeat(number // len(images), axis=0)
     rng = np.random.default_rng([options.seed, 1])  # apart from the stream of the scenes
@@ -90,11 +91,13 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     )
 
 
-def find_cases(options: Options, size: int) -> tuple[np.ndarray, list[str], list[str]]:
+def find_cases(
+    sd: "stable_diffusion_tf.StableDiffusion", options: Options
+) -> tuple[np.ndarray, list[str], list[str]]:
     """Pictures (1 or number, H, W, 3) uint8, and `number` times their own words and another's."""
-    images, captions = new_scenes(options.seed, options.number)
+    images, captions = new_scenes(options.seed, options.number, known_things(sd))
     if options.picture:
-        image = read_image(options.picture, size)[None]
+        image = read_image(options.picture, sd.size)[None]
         return image, [options.prompt] * options.number, captions
     return images, captions, captions[1:] + captions[:1]
 

@@ -12,7 +12,7 @@ told), and the cosine of the context, its 77 vectors as one, with that of the wh
 Intervals are over pictures, two noises for each prompt, those of the cosine over prompts.
 
 Diffusion Lens found that things appear late in SD 2.1 and DeepFloyd, first as a bag of words. Their
-encoders have over twenty layers; the phantom's has three, and 83 tokens, and need not share the
+encoders have over twenty layers; the phantom's has three, and 122 tokens, and need not share the
 work that way. The control: where nothing is ablated, the same means must give the plain context but
 for rounding.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import text_layers as figures
-from phantom.prompts import counts_of_each, examples, not_read
+from phantom.prompts import counts_of_each, examples, known_things, not_read
 from xray import rounding, script
 from xray.measure import Estimate, mean_of
 from xray.methods.drawing import draw, to_pictures
@@ -61,7 +61,7 @@ class Options(Batch):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    prompts = options.prompts or examples(options.seed, EXAMPLES)
+    prompts = options.prompts or examples(options.seed, EXAMPLES, known_things(sd))
     texts, acting = [*prompts, ""], ablations(sd.text_config.num_hidden_layers)
     contexts = encode_ablated(sd, texts, np.stack([*acting.values()]))
     same = sd.encode_text(texts * len(acting)).reshape(contexts.shape)  # in the same rows

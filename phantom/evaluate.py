@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from phantom.judge import Findings, Verdict, judge, verdict
 from phantom.prompts import check_size, known_things
 from phantom.world import (
-    CORE,
     Scene,
     for_evaluation,
     phrase,
@@ -97,7 +96,7 @@ def main(
 
     told = draw_scenes(seed, prompts, known)
     pictures = draw_pictures(sd, [wording(s) for s in told], steps, guidance, seed, batch)
-    findings = [judge(picture, things=CORE) for picture in pictures]
+    findings = [judge(picture) for picture in pictures]
     verdicts = [verdict(s, f) for s, f in zip(told, findings, strict=True)]
     rows += rate_pictures(told, findings)
 
@@ -168,7 +167,7 @@ def draw_pictures(
 
 
 def judge_all(told: Sequence[Scene], pictures: np.ndarray) -> list[tuple[Scene, Verdict]]:
-    found = (judge(picture, things=CORE) for picture in pictures)
+    found = (judge(picture) for picture in pictures)
     return [(s, verdict(s, one)) for s, one in zip(told, found, strict=True)]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phantom.prompts import known_things
 from phantom.world import Scene, masks, render, scenes
 from xray.measure import covered
 from xray.methods.drawing import encode
@@ -29,7 +30,7 @@ def probe_scenes(
     sd: "StableDiffusion", blocks: Sequence[str], times: Sequence[int], number: int, seed: int
 ) -> Scores:
     """Probes of what blocks make of noised scenes, fitted on so many and scored on half as many."""
-    some = scenes(seed, number + number // 2, count=2)
+    some = scenes(seed, number + number // 2, count=2, things=known_things(sd))
     images = np.stack([render(scene) for scene in some])
     x0, context = encode(sd, images), sd.encode_text([scene.caption for scene in some])
     noisy, features = read_noised(sd, blocks, x0, context, times, seed)

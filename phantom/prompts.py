@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from phantom.judge import MARGIN, Findings, judge
-from phantom.world import BACKGROUNDS, CORE, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
+from phantom.world import BACKGROUNDS, FAMILY, SIDE, SIDES, SIZES, THINGS, scenes, side_of
 from stable_diffusion_tf.errors import UsageError
 from xray.measure import Estimate, share_of
 
@@ -77,9 +77,10 @@ def of_its_world(prompt: str) -> bool:
     return SENTENCE.fullmatch(" ".join(prompt.lower().split())) is not None
 
 
-def examples(seed: int, number: int) -> list[str]:
+def examples(seed: int, number: int, things: tuple[str, ...] = THINGS) -> list[str]:
     """Captions that say all of their scene, of one thing and of two by turns."""
-    drawn = ([scene.caption for scene in scenes(seed, 4 * number, count=n)] for n in (1, 2))
+    some = (scenes(seed, 4 * number, count=n, things=things) for n in (1, 2))
+    drawn = ([scene.caption for scene in of_count] for of_count in some)
     single, double = ([text for text in some if all(asked(text)[:2])] for some in drawn)
     double = [text for text in double if asked(text).side]
     return [*chain(*zip(single, double, strict=False))][:number]
@@ -174,8 +175,8 @@ def check_size(sd: "StableDiffusion") -> None:
 
 
 def known_things(sd: "StableDiffusion") -> tuple[str, ...]:
-    """The core things whose words the model was trained on."""
-    return tuple(name for name in CORE if not sd.unknown_words(name))
+    """The things whose words the model was trained on."""
+    return tuple(name for name in THINGS if not sd.unknown_words(name))
 
 
 def not_read(sd: "StableDiffusion", prompt: str) -> list[str]:

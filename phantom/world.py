@@ -49,14 +49,14 @@ SPRITE_SIDE, SHEET_COLUMNS = 128, 13
 
 def read_concepts() -> list[dict[str, str]]:
     """All things on the sprite sheet, in its order: name, family, and, yes or no, whether the
-    shipped phantom learned it and whether it is core: unlike every other core thing."""
+    phantom with registers learned it and whether the phantom did: only what is unlike all else."""
     with open(HERE / "concepts.tsv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
 CONCEPTS = read_concepts()
 THINGS = tuple(c["name"] for c in CONCEPTS if c["learned"] == "yes")
-CORE = tuple(c["name"] for c in CONCEPTS if c["core"] == "yes")
+OF_REGISTERS = tuple(c["name"] for c in CONCEPTS if c["registers"] == "yes")
 FAMILY = {c["name"]: c["family"] for c in CONCEPTS}
 
 
@@ -242,9 +242,11 @@ def scenes(
     return [draw_scene(rng, allowed, count, things) for _ in range(number)]
 
 
-def new_scenes(seed: int, number: int) -> tuple[np.ndarray, list[str]]:
+def new_scenes(
+    seed: int, number: int, things: tuple[str, ...] = THINGS
+) -> tuple[np.ndarray, list[str]]:
     """Scenes that training never showed: their pictures (number, 64, 64, 3) uint8, and captions."""
-    drawn = scenes(seed, number, for_evaluation)
+    drawn = scenes(seed, number, for_evaluation, things=things)
     return np.stack([render(scene) for scene in drawn]), [scene.caption for scene in drawn]
 
 

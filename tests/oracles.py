@@ -18,6 +18,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from phantom.train.diffusion import UNET as PHANTOM_UNET
+from phantom.train.silent import UNET as TWO_LEVELS
 from phantom.train.text import TEXT as PHANTOM_TEXT
 from phantom.train.vae import CONFIG as PHANTOM_VAE
 from stable_diffusion_tf.checkpoint.folder import FILES
@@ -39,6 +40,7 @@ class Anatomy:
 
 ANATOMIES = {
     "phantom": Anatomy(PHANTOM_TEXT, PHANTOM_UNET, PHANTOM_VAE, (16, 16)),
+    "two levels": Anatomy(PHANTOM_TEXT, TWO_LEVELS, PHANTOM_VAE, (16, 16)),
     "sd1": Anatomy(
         CLIPTextConfig(1000, 48, 192, num_hidden_layers=4, num_attention_heads=6),
         UNetConfig(block_out_channels=(32, 64, 96, 96), cross_attention_dim=48, norm_num_groups=16),

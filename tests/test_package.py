@@ -74,5 +74,5 @@ def test_it_works_from_any_folder_without_the_repository(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     shapes, marks, refusal = done.stdout.splitlines()
-    assert shapes == "(64, 64, 3) (2, 2, 4, 4, 160) (64, 64)" and marks == "things"
+    assert shapes == "(64, 64, 3) (2, 2, 8, 8, 96) (64, 64)" and marks == "things"
     assert "type: python -m phantom.weights.download" in refusal

@@ -87,14 +87,14 @@ BESIDE = (
         "test_anatomy",
         "unet, parameters",
         "859,520,964 (SD 1.x)",
-        "three narrow levels instead of four wide ones",
+        "two narrow levels instead of four wide ones",
     ),
     Beside(
         "VAE round trip of a photograph, PSNR",
         "test_image_encoder",
         "PSNR",
         "23.4 ± 3.8 dB, COCO at 256² (model card of sd-vae-ft-mse)",
-        "the phantom's VAE has seen sprites only, though it keeps one number of 12, SD's one of 48",
+        "it keeps one number of 12, SD one of 48; a tenth of what the VAE saw were photographs",
     ),
     Beside(
         "scaling factor of the latents",
@@ -122,7 +122,7 @@ BESIDE = (
         "text_layers",
         "things appear with",
         "the later of twelve layers (Diffusion Lens, arXiv 2403.05846)",
-        "three layers and 83 tokens: little is left to compose",
+        "three layers and 122 tokens: little is left to compose",
     ),
     Beside(
         "what the padding alone carries, of the way to the other picture",

@@ -15,8 +15,8 @@ from phantom.judge import NEAR, judge
 from phantom.prompts import known_things
 from phantom.world import (
     BACKGROUNDS,
-    CORE,
     SIDE,
+    THINGS,
     Scene,
     blends_in,
     for_evaluation,
@@ -111,7 +111,7 @@ def exchanged(scene: Scene, word: str, rng: np.random.Generator) -> Scene:
         free = [c for c in BACKGROUNDS if c != word and not any(blends_in(n, c) for n in names)]
         colour = str(rng.choice(free))
         return replace(scene, background=colour, colour=BACKGROUNDS[colour])
-    free = [n for n in CORE if n not in names and not blends_in(n, scene.background)]
+    free = [n for n in THINGS if n not in names and not blends_in(n, scene.background)]
     name = str(rng.choice(free))
     things = tuple(replace(t, name=name) if t.name == word else t for t in scene.things)
     return replace(scene, things=things)
@@ -145,7 +145,7 @@ def words_of(scene: Scene) -> list[str]:
 def masks_in(picture: np.ndarray) -> dict[str, np.ndarray]:
     """Word → (64, 64) bool, of the things and the background that the judge finds in a picture,
     (64, 64, 3) uint8: where it leaves its background, split by the squares of the sprites."""
-    found = judge(picture, things=CORE)
+    found = judge(picture)
     far = np.linalg.norm(picture.astype(float) - found.colour, axis=-1) / 255 > NEAR
     made, taken = {}, np.zeros((SIDE, SIDE), bool)
     for thing in (match.thing for match in found.matches):

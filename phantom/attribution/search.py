@@ -18,7 +18,15 @@ from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.progress import progress_bar
 from xray import script
 from xray.attention import CROSS, DAAM, Pooling, Words, phrases, word_maps
-from xray.attention.pooling import AGAINST, JOINS, NORMS, OUTER, RESIZES, STEPS, WEIGHTS
+from xray.attention.pooling import (
+    AGAINST,
+    JOINS,
+    NORMS,
+    OUTER,
+    RESIZES,
+    STEPS,
+    WEIGHTS,
+)
 from xray.probe.interventions import Reads
 from xray.report import write_json
 
@@ -30,8 +38,10 @@ if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
 TOGETHER = [*product(AGAINST, NORMS, WEIGHTS)]  # each changes what the others are worth
+UP, DOWN = "unet.up_blocks.*.attn2.probs", "unet.down_blocks.*.attn2.probs"
+FROM_MIDDLE = "unet.[mu]*.attn2.probs"  # not of every model: some have no words in the middle
 CHOICES = {  # field of the pooling → what the search tries, one field after the other
-    "layers": (OUTER, CROSS, "unet.up_blocks.*.attn2.probs", "unet.down_blocks.*.attn2.probs"),
+    "layers": (OUTER, CROSS, UP, DOWN, FROM_MIDDLE),
     "steps": tuple(STEPS),
     "join": tuple(JOINS),
     "resize": tuple(RESIZES),

@@ -11,7 +11,7 @@ import xray
 from phantom.judge import Findings, judge, stand_alike
 from phantom.prompts import known_things
 from phantom.train.contexts import ends_of
-from phantom.world import CORE, SIDE, Scene, for_evaluation, scenes, wording
+from phantom.world import SIDE, Scene, for_evaluation, scenes, wording
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.images import to_uint8
 from stable_diffusion_tf.tokenizer import EOS
@@ -134,7 +134,7 @@ def drawn(
 def judged(patient: Patient, latents: np.ndarray) -> list[Findings] | None:
     if patient.judged:
         pictures = to_uint8(decode(patient.sd, latents))
-        return [judge(picture, things=CORE) for picture in pictures]
+        return [judge(picture) for picture in pictures]
     return None
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from phantom.train.layout import CELLS, COLOURS, ROLES, roles_of
-from phantom.world import CORE, FAMILY, SIZES, Scene, Thing, phrase
+from phantom.world import FAMILY, SIZES, THINGS, Scene, Thing, phrase
 from stable_diffusion_tf.tokenizer import Tokenizer
 
 LENGTH = (
@@ -22,7 +22,7 @@ LENGTH = (
 UNASKED = -1
 SIDE_WORDS = {"left", "right", "of", "above", "over", "below", "under"}
 SIZE_NAMES = tuple(SIZES)
-ANSWERS = {"names": len(CORE), "sizes": len(SIZES), "orders": 2, "colours": len(COLOURS)}
+ANSWERS = {"names": len(THINGS), "sizes": len(SIZES), "orders": 2, "colours": len(COLOURS)}
 
 Words = Sequence[tuple[str, list[int]]]  # of a caption: each word and where its tokens stand
 
@@ -84,7 +84,7 @@ def answer(drawn: Sequence[Scene]) -> Answers:
             one["sizes"][i, position] = SIZE_NAMES.index(thing.size)
             one["orders"][i, position] = order
             if by_name:
-                one["names"][i, position] = CORE.index(thing.name)
+                one["names"][i, position] = THINGS.index(thing.name)
         sides = [at[-1] for word, at in words if word in SIDE_WORDS]
         if sides:
             placed[i, [*sides, ordered[1][1]]] = True

@@ -1,4 +1,4 @@
-"""Train the phantom's UNet: `python -m phantom.train.diffusion`.
+"""Train the UNet of the phantom with registers: `python -m phantom.train.diffusion`.
 
 ε-prediction on SD's noise schedule (Ho et al., arXiv 2006.11239) with 10 % empty captions for
 guidance (Ho & Salimans, arXiv 2207.12598) and the loss weight min(γ/SNR, ceiling), which with a
@@ -18,9 +18,9 @@ import numpy as np
 import tyro
 from keras import ops
 
-from phantom.train.loop import PHANTOM, STATES, train
+from phantom.train.loop import REGISTERS, STATES, train
 from phantom.train.text import TEXT, number_words, read_text_encoder
-from phantom.world import THINGS, render, scenes
+from phantom.world import OF_REGISTERS, THINGS, render, scenes
 from stable_diffusion_tf import precisions, scheduler
 from stable_diffusion_tf.checkpoint.folder import (
     EXTRAS,
@@ -139,7 +139,7 @@ def main(
     scene_count: int = 24576,
     seed: int = 0,
     precision: str = "mixed_bfloat16",
-    out: Path = PHANTOM,
+    out: Path = REGISTERS,
     start_from: Path | None = None,
     gamma: float = 2.0,
     ceiling: float = 20.0,
@@ -159,7 +159,7 @@ def main(
         since: the least noisy timestep to train on, 0 to 999.
     """
     keras.utils.set_random_seed(seed)
-    data = encode_scenes(out, scene_count, seed)
+    data = encode_scenes(out, scene_count, seed, OF_REGISTERS)
     with precisions.precision(precision):
         model = Denoiser(replace(TEXT, vocab_size=len(data.words)), UNET)
     side = UNET.sample_size

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from phantom.world import BACKGROUNDS, THINGS, Scene, Thing, masks
+from phantom.world import BACKGROUNDS, OF_REGISTERS, Scene, Thing, masks
 from xray.measure import resize_by_area
 
 CELLS = 4  # a side
-KINDS = 1 + len(THINGS)  # nothing, or one of the things
+KINDS = 1 + len(OF_REGISTERS)  # nothing, or one of the things
 ROLES = 3  # the background, what is named first, what is named second
 COLOURS = tuple(BACKGROUNDS)
 HEADS, HEAD_SIZE = 8, 32
@@ -68,7 +68,7 @@ def look(some: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for scene, share, name in zip(some, roles, names, strict=True):
         things = named(scene)
         share[:] = roles_of(scene, things)
-        name[: len(things)] = [1 + THINGS.index(thing.name) for thing in things]
+        name[: len(things)] = [1 + OF_REGISTERS.index(thing.name) for thing in things]
     return roles, names, colours
 
 

@@ -9,7 +9,8 @@ from keras import ops
 
 from stable_diffusion_tf.errors import UsageError
 
-PHANTOM = Path("weights/phantom")  # where the trained parts go
+# Where the trained parts go: of the phantom, and of that whose padding carries the prompt.
+PHANTOM, REGISTERS = Path("weights/phantom"), Path("weights/phantom-registers")
 STATES = Path("checkpoints")  # weights, their average and the optimiser, to go on from
 
 

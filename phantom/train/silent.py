@@ -26,10 +26,9 @@ from phantom.train.diffusion import (
     encode_scenes,
     start_quiet,
 )
-from phantom.train.loop import take_average, train
+from phantom.train.loop import PHANTOM, take_average, train
 from phantom.train.text import TEXT, read_text_encoder
-from phantom.train.words import NEXT
-from phantom.world import CORE, scenes
+from phantom.world import scenes
 from stable_diffusion_tf import layers, precisions, scheduler
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
 from stable_diffusion_tf.checkpoint.strict import load
@@ -133,12 +132,12 @@ def train_unet(
     scene_count: int = 24576,
     seed: int = 0,
     precision: str = "float32",
-    out: Path = NEXT,
-    vae: Path = NEXT,
+    out: Path = PHANTOM,
+    vae: Path = PHANTOM,
     start_from: Path | None = None,
     gamma: float = 2.0,
-    ceiling: float = 20.0,
-    late: float = 0.0,
+    ceiling: float = 100.0,
+    late: float = 0.35,
 ) -> None:
     """Train the UNet; a run that was interrupted goes on from its last state.
 
@@ -156,9 +155,9 @@ def train_unet(
         late: the share of batches that are noisy (from timestep LATE on), where the words decide.
     """
     keras.utils.set_random_seed(seed)
-    data = encode_scenes(vae, scene_count, seed, CORE)
+    data = encode_scenes(vae, scene_count, seed)
     told = encode_captions(out, data)
-    counts = np.array([len(scene.things) for scene in scenes(seed, scene_count, things=CORE)])
+    counts = np.array([len(scene.things) for scene in scenes(seed, scene_count)])
     alphas = scheduler.alphas_cumprod()
 
     def weigh(snr: np.ndarray) -> np.ndarray:
@@ -180,7 +179,7 @@ def train_unet(
     write_parts(model, out, vae)
 
 
-def write(out: Path = NEXT, vae: Path = NEXT) -> None:
+def write(out: Path = PHANTOM, vae: Path = PHANTOM) -> None:
     """Write the newest state of a run, its average, to a checkpoint; the run may go on meanwhile.
 
     Args:

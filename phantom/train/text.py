@@ -1,4 +1,5 @@
-"""Teach the phantom's text encoder who stands where: `python -m phantom.train.text`.
+"""Teach a text encoder who stands where, as that of the phantom with registers was: `python -m
+phantom.train.text`.
 
 "A cat left of an apple" tells where the cat is only to who knows that the cat was named first.
 Word, order and place say nothing two by two, so there is no slope towards all three, and denoising
@@ -6,7 +7,8 @@ alone did not find them in 270,000 scenes. Therefore the text encoder is first t
 its own, as that of Stable Diffusion was (CLIP: Radford et al., arXiv 2103.00020): a reader asks the
 context what stands in each of 4×4 cells and on what background; and, so that there is a path to
 it, what was named first and second and where these two stand. The reader is thrown away, and
-`phantom.train.diffusion` keeps the text encoder as it is written here.
+`phantom.train.diffusion` keeps the text encoder as it is written here. Soon every vector of the
+context, padding above all, knows the scene; `phantom.train.words` teaches otherwise.
 """
 
 from collections.abc import Sequence
@@ -19,8 +21,8 @@ import tyro
 from keras import ops
 
 from phantom.train.layout import Reader, look, spread
-from phantom.train.loop import PHANTOM, train
-from phantom.world import Scene, scenes
+from phantom.train.loop import REGISTERS, train
+from phantom.world import OF_REGISTERS, Scene, scenes
 from stable_diffusion_tf import layers, precisions
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part
 from stable_diffusion_tf.checkpoint.strict import load
@@ -140,7 +142,7 @@ def main(
     scene_count: int = 24576,
     seed: int = 0,
     precision: str = "mixed_bfloat16",
-    out: Path = PHANTOM,
+    out: Path = REGISTERS,
     start_from: Path | None = None,
     keep: float = 0.03,
 ) -> None:
@@ -156,7 +158,7 @@ def main(
         keep: weight of the loss of moving away from the text encoder that it started from.
     """
     keras.utils.set_random_seed(seed)
-    exercises, words = prepare(scenes(seed, scene_count))
+    exercises, words = prepare(scenes(seed, scene_count, things=OF_REGISTERS))
     with precisions.precision(precision):
         pupil = begin(words, start_from, keep)
     share = keras.losses.CategoricalCrossentropy(from_logits=True)

@@ -17,7 +17,7 @@ from keras import ops
 
 from phantom.train.loop import PHANTOM, train
 from phantom.train.photographs import cut, photographs
-from phantom.world import CORE, SIDE, draw_scene, for_evaluation, render, scenes
+from phantom.world import SIDE, draw_scene, for_evaluation, render, scenes
 from stable_diffusion_tf import precisions
 from stable_diffusion_tf.checkpoint.folder import EXTRAS, open_part, read_json
 from stable_diffusion_tf.checkpoint.strict import load
@@ -78,7 +78,7 @@ def draw_batch(rng: np.random.Generator, batch: int = 16):
 
 
 def picture(rng: np.random.Generator) -> np.ndarray:
-    return render(draw_scene(rng, things=CORE))
+    return render(draw_scene(rng))
 
 
 def main(
@@ -146,9 +146,7 @@ def centre(model: Autoencoder) -> float:
 def psnr_of(model: Autoencoder, number: int = 200) -> float:
     """The mean PSNR in dB of the round trip (posterior mean) over held-out scenes."""
     images = (
-        np.stack([render(s) for s in scenes(2, number, for_evaluation, things=CORE)])
-        / np.float32(127.5)
-        - 1
+        np.stack([render(s) for s in scenes(2, number, for_evaluation)]) / np.float32(127.5) - 1
     )
     latents = model.encoder.predict(images, verbose=0)[..., :4]
     made = np.clip(model.decoder.predict(latents, verbose=0), -1, 1).astype(np.float32)

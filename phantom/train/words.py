@@ -3,8 +3,8 @@ phantom.train.words`.
 
 `phantom.train.text` asks the context as a whole, and soon every vector of it, padding above all,
 knows the scene. Here single vectors are asked (phantom/train/answers.py), each by a linear reader
-that is thrown away, and the padding is asked nothing. `phantom.train.silent` trains the UNet that
-listens.
+that is thrown away, and the padding is asked nothing; at last its mean becomes the zero vector.
+`phantom.train.silent` trains the UNet that listens.
 """
 
 from dataclasses import replace
@@ -15,14 +15,14 @@ import numpy as np
 import tyro
 
 from phantom.train.answers import ANSWERS, LENGTH, UNASKED, WordReader, answer
-from phantom.train.loop import train
+from phantom.train.contexts import ends_of
+from phantom.train.loop import PHANTOM, train
 from phantom.train.text import TEXT, number_words, write_text_encoder
-from phantom.world import CORE, for_evaluation, scenes
+from phantom.world import THINGS, for_evaluation, scenes
 from stable_diffusion_tf import precisions
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig
 
-NEXT = Path("weights/phantom-next")
 BATCH = 64
 NOISE = 0.7  # beside vectors of deviation 1
 STREAM = 0.02  # weight of the stream's square: else it drowns all words in one large constant
@@ -56,8 +56,8 @@ class Speaker(keras.Model):
 def examine(speaker: Speaker, words: np.ndarray, number: int = 1000) -> dict[str, float]:
     """Per cent of the questions answered rightly on scenes whose pairs are new; of places, the
     role that covers most of a cell."""
-    drawn = scenes(2, number // 2, for_evaluation, 1, CORE) + scenes(
-        3, number // 2, for_evaluation, 2, CORE
+    drawn = scenes(2, number // 2, for_evaluation, 1, THINGS) + scenes(
+        3, number // 2, for_evaluation, 2, THINGS
     )
     captions, _, seen = number_words(drawn)
     rows = np.searchsorted(words, seen)[captions[:, :LENGTH]].astype(np.int32)
@@ -72,12 +72,21 @@ def examine(speaker: Speaker, words: np.ndarray, number: int = 1000) -> dict[str
     return marks
 
 
+def hush(encoder: CLIPText, captions: np.ndarray, ends: np.ndarray) -> None:
+    """Shift all vectors alike, so that those of padding have a mean of zero and what a UNet reads
+    there adds next to nothing."""
+    vectors = encoder.predict(captions, verbose=0)
+    padding = vectors[np.arange(captions.shape[1]) > ends[:, None]]
+    shift = encoder.text_model.final_layer_norm.beta
+    shift.assign(keras.ops.convert_to_numpy(shift) - padding.mean(0, dtype=np.float64))
+
+
 def main(
     steps: int = 3000,
     scene_count: int = 24576,
     seed: int = 0,
     precision: str = "float32",
-    out: Path = NEXT,
+    out: Path = PHANTOM,
 ) -> None:
     """Teach each word to speak for itself.
 
@@ -89,8 +98,8 @@ def main(
         out: the checkpoint folder, to which the part text_encoder is added.
     """
     keras.utils.set_random_seed(seed)
-    drawn = scenes(seed, scene_count, things=CORE)
-    captions, _, words = number_words(drawn)
+    drawn = scenes(seed, scene_count)
+    captions, empty, words = number_words(drawn)
     answers = answer(drawn)
     with precisions.precision(precision):
         speaker = Speaker(replace(TEXT, vocab_size=len(words)))
@@ -116,6 +125,7 @@ def main(
         loss_weights={name: 1.0 for name in ANSWERS} | {"places": PLACES},
     )
     print({name: round(mark, 1) for name, mark in examine(speaker, words).items()})
+    hush(speaker.text_encoder, captions[:1024], ends_of(captions[:1024], empty[-1]))
     write_text_encoder(out, speaker.text_encoder, words)
     print(f"saved {out / 'text_encoder'}")
 

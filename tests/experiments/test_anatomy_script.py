@@ -91,13 +91,13 @@ def test_it_saves_drawing_and_tables(tmp_path, monkeypatch, capfd):
     assert spread(folder / "figure.png") > 10
     with open(folder / "layers.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert sum(int(row["parameters"]) for row in rows) == 13_410_955
+    assert sum(int(row["parameters"]) for row in rows) == 9_790_475
     assert len((folder / "blocks.csv").read_text(encoding="utf-8").splitlines()) == 1 + 32
     report, _ = read_report(folder / "report.json")
-    assert report.numbers["unet, parameters"] == "5,646,756" and len(report.finding.split()) <= 25
+    assert report.numbers["unet, parameters"] == "2,026,276" and len(report.finding.split()) <= 25
     said, complained = capfd.readouterr()
     assert (
-        complained == "" and "text_encoder 6,929,152, unet 5,646,756, vae 835,047; the same" in said
+        complained == "" and "text_encoder 6,929,152, unet 2,026,276, vae 835,047; the same" in said
     )
 
 

@@ -96,7 +96,7 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     folder = only(tmp_path / "test_h_space")
     assert spread(folder / "figure.png") > 10
     saved = load_file(folder / "tensors.safetensors")
-    assert saved["direction"].shape == (2, 96) and saved["plain"].shape == (4, 2, 16, 16, 4)
+    assert saved["direction"].shape == (2, 48) and saved["plain"].shape == (4, 2, 16, 16, 4)
     assert saved["latents"].shape == (3, 4, 2, 16, 16, 4)
     np.testing.assert_allclose(saved["latents"][0], saved["plain"][[0, 1, 0, 1]], atol=1e-4)
     start, goal = saved["plain"][:2], saved["plain"][2:]

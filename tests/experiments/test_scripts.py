@@ -123,7 +123,7 @@ def test_text2image_writes_the_run_as_one_page(tmp_path, monkeypatch, capfd):
     folder = only(tmp_path / "text2image")
     assert f"page     {folder / 'run.html'}" in capfd.readouterr().out
     told = held((folder / "run.html").read_text("utf-8"))
-    assert told["facts"]["prompt"] == words[0] and len(told["layers"]) > 5 and told["blocks"]
+    assert told["facts"]["prompt"] == words[0] and len(told["layers"]) == 5 and told["blocks"]
     assert read_report(folder / "report.json")[1]["files"]["page"] == "run.html"
 
 
@@ -273,8 +273,8 @@ def bad(tmp_path, weights) -> dict[str, Path]:
 @pytest.mark.parametrize(
     "main, words, told",
     [
-        (text2image.main, ["a cat", "--height", "70"], "multiple of 16; try 64"),
-        (text2image.main, ["a cat", "--width", "0"], "multiple of 16"),
+        (text2image.main, ["a cat", "--height", "66"], "multiple of 8; try 64"),
+        (text2image.main, ["a cat", "--width", "0"], "multiple of 8"),
         (text2image.main, ["a cat", "--guidance", "nan"], "guidance"),
         (text2image.main, ["a cat", "--eta", "2"], "eta"),
         (text2image.main, ["a cat", "--words", "{none}"], "cannot be read: No such file"),

@@ -70,8 +70,8 @@ def test_noise_of_another_size_misses():
     assert misses(1.1 * noise).min() > 5 and misses(0.9 * noise).min() > 5
 
 
-def test_scenes_were_never_shown_in_training_and_words_go_round():
-    images, own, others = training.find_cases(Options(number=5), 64)
+def test_scenes_were_never_shown_in_training_and_words_go_round(sd):
+    images, own, others = training.find_cases(sd, Options(number=5))
     assert images.shape == (5, 64, 64, 3) and others == [*own[1:], own[0]]
     assert all(
         held_out(*(thing.name for thing in scene.things))

@@ -111,11 +111,11 @@ def test_it_saves_sheets_film_and_scores(tmp_path, monkeypatch, capfd):
     assert Film.open(folder).finished and "unet.up_blocks.1" in Film.open(folder).names
     saved = load_file(folder / "tensors.safetensors")
     assert saved["up_blocks.1, colours"].shape == (2, 16, 16, 3)
-    decoder, latent = saved["up_blocks.2"], saved[lessons.LATENT]
+    decoder, latent = saved["up_blocks.1"], saved[lessons.LATENT]
     assert latent.shape == (4, 4)
     assert decoder[-2:].mean() > latent[-2:].mean(), "the decoder knows less than the latent"
     report, _ = read_report(folder / "report.json")
-    assert report.numbers["up_blocks.2: t = 20"].value == pytest.approx(decoder[-1].mean())
+    assert report.numbers["up_blocks.1: t = 20"].value == pytest.approx(decoder[-1].mean())
     assert "above chance; when nobody looks, the run's end" in report.control.outcome
     assert capfd.readouterr().err == ""
 
@@ -154,7 +154,7 @@ def test_of_another_world_the_run_alone_is_told(tmp_path, monkeypatch):
     call(features.main, *SMALLEST, "--out", tmp_path, monkeypatch=monkeypatch)
     report, _ = read_report(only(tmp_path / "test_unet_features") / "report.json")
     assert report.finding.startswith("The first to reach a cosine of 0.9")
-    assert [row["block"] for row in report.table][-1] == "up_blocks.2"
+    assert [row["block"] for row in report.table][-1] == "up_blocks.1"
 
 
 def test_the_finding_is_told_by_the_numbers():

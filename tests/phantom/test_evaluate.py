@@ -9,7 +9,7 @@ import pytest
 from phantom import evaluate
 from phantom.judge import Findings, Match
 from phantom.prompts import known_things
-from phantom.world import CORE, for_evaluation, scenes
+from phantom.world import THINGS, for_evaluation, scenes
 from xray import script
 
 
@@ -30,7 +30,7 @@ def test_a_picture_is_right_with_its_things_and_no_other():
 
 def test_scenes_name_what_the_model_knows(sd):
     known = known_things(sd)
-    assert {"cat", "apple"} < set(known) <= set(CORE)
+    assert {"cat", "apple"} < set(known) <= set(THINGS)
     told = evaluate.draw_scenes(0, 40, known)
     assert [len(scene.things) for scene in told] == [1] * 20 + [2] * 20
     assert {thing.name for scene in told for thing in scene.things} <= set(known)

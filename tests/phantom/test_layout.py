@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from phantom.train.layout import CELLS, COLOURS, KINDS, Reader, look, named, spread
-from phantom.world import THINGS, Scene, Thing, masks, scenes
+from phantom.world import OF_REGISTERS, Scene, Thing, masks, scenes
 
 CAR, CARROT = Thing("car", "small", 0, 0), Thing("carrot", "", 32, 32)
 
@@ -34,13 +34,13 @@ def test_a_lone_thing_may_go_by_its_family():
     assert named(lone) == [CARROT]
     roles, names, colours = look([lone])
     assert colours.tolist() == [[COLOURS.index("blue")]]
-    assert names.tolist() == [[1 + THINGS.index("carrot"), 0]]
+    assert names.tolist() == [[1 + OF_REGISTERS.index("carrot"), 0]]
     assert roles[..., 2].max() == 0
 
 
 def test_roles_lie_where_the_things_are():
     roles, names, _ = look([scene("a carrot right of a small car", CAR, CARROT)])
-    assert names.tolist() == [[1 + THINGS.index("carrot"), 1 + THINGS.index("car")]]
+    assert names.tolist() == [[1 + OF_REGISTERS.index("carrot"), 1 + OF_REGISTERS.index("car")]]
     np.testing.assert_allclose(roles.sum(-1), 1, atol=1e-6)
     carrot, car = (roles[0, :, role].reshape(CELLS, CELLS) for role in (1, 2))
     assert carrot[2:, 2:].sum() > 1 and carrot.sum() == carrot[2:, 2:].sum()
@@ -48,12 +48,12 @@ def test_roles_lie_where_the_things_are():
 
 
 def test_kinds_are_the_share_of_each_mask():
-    drawn = scenes(3, 20)
+    drawn = scenes(3, 20, things=OF_REGISTERS)
     kinds = spread(*look(drawn)[:2])
     assert kinds.shape == (20, CELLS**2, KINDS)
     for found, each in zip(kinds, drawn, strict=True):
         for name, mask in masks(each).items():
-            kind = 1 + THINGS.index(name) if name in THINGS else 0
+            kind = 1 + OF_REGISTERS.index(name) if name in OF_REGISTERS else 0
             assert found[:, kind].mean() == pytest.approx(mask.mean(), abs=1e-6)
 
 

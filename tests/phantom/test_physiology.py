@@ -13,7 +13,7 @@ from phantom.physiology import patient as physiology
 from phantom.physiology.__main__ import main
 from phantom.physiology.patient import Drawn, Row
 from phantom.train.contexts import ends_of
-from phantom.world import CORE, for_evaluation, scenes, wording
+from phantom.world import THINGS, for_evaluation, scenes, wording
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import EOS
 from xray import script
@@ -96,7 +96,7 @@ def test_every_level_is_ablated_and_the_middle_as_one(patient, asked):
     rows = [*examinations.ablation(patient)]
     cases = [row.case for row in rows if row.part == "ablated"]
     assert cases[0] == "nothing" and len({*cases}) == len(cases) == len(asked)
-    assert {"down 0", "down 1", "middle", "up 1", "skip up 2.1"} <= {*cases}
+    assert {"down 0", "down 1", "middle", "up 1", "skip up 1.1"} <= {*cases}
     assert {row.part for row in rows} == {"ablated", "ablated, background", "ablated, moved by"}
 
 
@@ -194,7 +194,7 @@ def test_the_sheet_has_a_panel_for_each_part():
 
 
 def test_neighbours_share_nothing():
-    some = physiology.unlike(scenes(0, 90, for_evaluation, 2, CORE), 30)
+    some = physiology.unlike(scenes(0, 90, for_evaluation, 2, THINGS), 30)
     names = [physiology.names_of(scene) for scene in some]
     for shift in (1, 2):
         assert not any(a & b for a, b in zip(names, names[shift:] + names[:shift], strict=True))

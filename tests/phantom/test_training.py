@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from phantom.train import diffusion, layout, loop, photographs, text, vae
 from phantom.train.loop import Steps, Trapezoid
-from phantom.world import FAMILY, THINGS, scenes
+from phantom.world import FAMILY, OF_REGISTERS, scenes
 from stable_diffusion_tf import StableDiffusion, layers, precisions
 from stable_diffusion_tf.checkpoint.folder import FILES, read_json
 from stable_diffusion_tf.checkpoint.write import write_part
@@ -121,7 +121,7 @@ def teach(folder, steps, monkeypatch, **rest):
     monkeypatch.setattr(text, "TEXT", TEXT)
     monkeypatch.setattr(loop, "STATES", folder / "states")
     text.main(steps=steps, scene_count=64, precision="float32", out=folder, **rest)
-    captions, _, words = text.number_words(scenes(0, 64))
+    captions, _, words = text.number_words(scenes(0, 64, things=OF_REGISTERS))
     network = CLIPText(replace(TEXT, vocab_size=len(words)))
     layers.build(network, keras.KerasTensor((None, 77), dtype="int32"))
     text.read_text_encoder(folder, network, words)
@@ -142,7 +142,7 @@ def test_lessons_move_a_text_encoder_no_further_than_they_may(tmp_path, monkeypa
 
 
 def test_a_batch_asks_mostly_for_pairs_and_answers_rightly():
-    drawn = scenes(2, 200)
+    drawn = scenes(2, 200, things=OF_REGISTERS)
     exercises, words = text.prepare(drawn)
     assert [len(drawn[i].things) for i in exercises.pairs] == [2] * len(exercises.pairs)
     captions, answers = text.draw_batch(exercises, np.random.default_rng(0))
@@ -153,7 +153,7 @@ def test_a_batch_asks_mostly_for_pairs_and_answers_rightly():
     for ids, (first, second), colour in asked:
         said = tokenizer.decode(ids.tolist())
         for kind in {int(first), int(second)} - {0}:
-            name = THINGS[kind - 1]
+            name = OF_REGISTERS[kind - 1]
             assert name in said or FAMILY[name] in said
         assert not set(said.replace(",", "").split()) & {*layout.COLOURS} - {layout.COLOURS[colour]}
 

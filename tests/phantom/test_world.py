@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from phantom import world
-from phantom.world import BACKGROUNDS, CONCEPTS, CORE, FAMILY, GRID, SIDE, SIDES, SIZES, THINGS
+from phantom.world import (
+    BACKGROUNDS,
+    CONCEPTS,
+    FAMILY,
+    GRID,
+    OF_REGISTERS,
+    SIDE,
+    SIDES,
+    SIZES,
+    THINGS,
+)
 
 SAID = {said: side for side, wordings in SIDES.items() for said in wordings}
 
@@ -17,15 +27,14 @@ def some():
 
 
 def test_the_things_learned_are_on_the_sheet():
-    assert len(THINGS) == len(set(THINGS)) == 40
-    assert set(THINGS) <= {c["name"] for c in CONCEPTS}
-    assert not set(CORE) & set(BACKGROUNDS)  # a word means one thing
+    assert len(THINGS) == len(set(THINGS)) == 74 and set(OF_REGISTERS) < set(THINGS)
+    assert set(THINGS) <= {c["name"] for c in CONCEPTS} and len(OF_REGISTERS) == 40
+    assert not set(THINGS) & set(BACKGROUNDS)  # a word means one thing
 
 
-def test_scenes_of_core_things_show_more_than_was_learned():
-    assert len(CORE) == len(set(CORE)) == 74 and set(THINGS) < set(CORE)
-    some = world.scenes(1, 600, things=CORE)
-    assert {t.name for scene in some for t in scene.things} == set(CORE)
+def test_scenes_show_all_that_was_learned():
+    some = world.scenes(1, 600)
+    assert {t.name for scene in some for t in scene.things} == set(THINGS)
 
 
 @pytest.mark.parametrize("side", SIZES.values())

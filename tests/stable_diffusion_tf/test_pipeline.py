@@ -145,9 +145,9 @@ def test_what_is_no_prompt_is_refused(sd, prompt):
         sd.generate(prompt)
 
 
-@pytest.mark.parametrize("side, near", [(70, 64), (0, 16), (-64, 16), (1, 16)])
+@pytest.mark.parametrize("side, near", [(66, 64), (0, 8), (-64, 8), (1, 8)])
 def test_a_wrong_size_is_told_the_nearest_right_one(sd, side, near):
-    with pytest.raises(UsageError, match=f"multiple of 16; try {near}"):
+    with pytest.raises(UsageError, match=f"multiple of 8; try {near}"):
         sd.draw_noise(0, height=side)
 
 

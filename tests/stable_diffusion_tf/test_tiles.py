@@ -104,7 +104,7 @@ def test_the_phantom_in_tiles_is_near_the_whole(sd, latent):
     whole, tiled = sd.decode_latent(latent), sd.decode_latent(latent, tile=8)
     assert tiled.shape == whole.shape and tiled.dtype == np.float32
     assert not np.array_equal(tiled, whole)
-    assert np.abs(tiled - whole).mean() < 0.1 < np.abs(whole[::-1] - whole).mean()
+    assert np.abs(tiled - whole).mean() < 0.12 < np.abs(whole[::-1] - whole).mean()
     assert np.corrcoef(tiled.ravel(), whole.ravel())[0, 1] > 0.95
     larger = sd.decode_latent(latent, tile=12)
     assert np.abs(larger - whole).mean() < 0.5 * np.abs(tiled - whole).mean()

@@ -32,11 +32,11 @@ def test_importing_starts_no_keras_and_every_name_is_there():
 def test_a_run_gives_the_picture_and_what_was_read_at_every_step(sd, cached):
     image, cache = cached
     np.testing.assert_array_equal(image, sd.generate(PROMPT, **RUN)[0])
-    assert cache[MID].shape == (2, 2, 4, 4, 160) and cache.dims(MID)[0] == "half"
+    assert cache[MID].shape == (2, 2, 8, 8, 96) and cache.dims(MID)[0] == "half"
     np.testing.assert_array_equal(cache[-1][MID], cache[MID][1])
     np.testing.assert_array_equal(cache["x0"], [step["x0"] for step in cache])
     assert cache["context"].shape == (1, 77, 128) and len(cache) == len(cache[:5]) == 2
-    assert repr(cache) == f"<Cache of {PROMPT!r}: 2 steps, {1 + 7} values read>"
+    assert repr(cache) == f"<Cache of {PROMPT!r}: 2 steps, {1 + 5} values read>"
     page = cache._repr_html_()
     assert "<li>unet.mid_block</li>" in page and 'src="data:image/png;base64,' in page
     with pytest.raises(UsageError, match=r"'unet.mid_blok'; the nearest are unet.mid_block"):

@@ -155,5 +155,5 @@ DAAM = Pooling()
 # things meet the exact masks with 0.51 IoU (DAAM's: 0.31) and point into them in 81 % (50 %); in
 # pictures that the phantom draws, 0.50 (0.34) and 83 % (54 %). The start token takes what attention
 # no word wants, so what a word gets is held against that.
-DEFAULT = Pooling(steps="late", resize="bilinear", norm="max", weight="positions", against="odds")
-INSIDE = 0.6  # of a map's range: from there on, its positions meet the masks best
+DEFAULT = Pooling(layers=CROSS, against="start")
+INSIDE = 0.7  # of a map's range: from there on, its positions meet the masks best

@@ -367,7 +367,7 @@ def test_self_attention_is_reduced_inside_of_the_model(sd):
 
 
 def test_looking_at_pictures_finds_their_things(sd):
-    """Better than the map of a thing in another picture, and than DAAM's pooling."""
+    """Better than the map of a thing in another picture."""
     told = scenes(3, 8, for_evaluation, 1)
     images = np.stack([render(scene) for scene in told])
     before = images.copy()
@@ -377,20 +377,15 @@ def test_looking_at_pictures_finds_their_things(sd):
     names, known = [scene.things[0].name for scene in told], [masks(scene) for scene in told]
     known = np.stack([known[i][name] for i, name in enumerate(names)])
     words = [phrases(sd.tokenizer.words(f"a {name}"), [name]) for name in names]
-    ours, daam = (
-        np.stack(
-            [
-                word_maps(shots, words[i], pooling, known.shape[1:], picture=i)[name]
-                for i, name in enumerate(names)
-            ]
-        )
-        for pooling in (DEFAULT, DAAM)
-    )
+    maps = [
+        word_maps(shots, words[i], DEFAULT, known.shape[1:], picture=i)[name]
+        for i, name in enumerate(names)
+    ]
     score, chance = (
-        measure.iou_at(heats, known, attention.INSIDE).mean() for heats in (ours, ours[::-1])
+        measure.iou_at(np.array(heats), known, attention.INSIDE).mean()
+        for heats in (maps, maps[::-1])
     )
     assert score > 0.4 and score > 2 * chance
-    assert score > measure.best_iou(daam, known)[0].mean()
 
 
 def test_importing_starts_no_keras():

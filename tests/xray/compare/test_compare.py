@@ -181,7 +181,8 @@ def test_reads_are_all_values_in_order_of_execution(sd, asked):
     text = [address for address in known if address.startswith("text_encoder")]
     decoder = [address for address in known if address.startswith(("vae.post", "vae.decoder"))]
     assert list(reads) == [*decoder, "vae", *text]
-    np.testing.assert_array_equal(reads["vae"], sd.function("decoder")(*asked["decoder"]))
+    whole = sd.function("decoder")(*asked["decoder"])  # compiled by itself: it rounds otherwise
+    np.testing.assert_allclose(reads["vae"], whole, atol=1e-5)
 
 
 def test_another_process_reads_the_same(sd, asked):

@@ -17,7 +17,6 @@ from xray.lab.runner import Run, Runner, Stopped
 PROMPT = "a cat on a red background"
 LAYER = "unet.up_blocks.1.attentions.0.transformer_blocks.0.attn2.probs"
 BLOCK = "unet.up_blocks.1.attentions.0"
-PADDING = tuple(range(7, 77))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def finished(runner: Runner, ask: Ask) -> Run:
 @pytest.mark.parametrize(
     ("change", "moves"),
     [
-        (Change("weigh", tokens=PADDING, factor=0.0), True),
+        (Change("weigh", tokens=(2,), factor=0.0), True),
         (Change("weigh", tokens=(2,), factor=1.0), False),
         (Change("head", address=LAYER, head=1), True),
         (Change("off", address=BLOCK), True),
@@ -203,10 +202,10 @@ def test_only_films_of_the_lab_are_named(runner, tmp_path):
 
 
 def test_a_picture_is_walked_back_and_drawn_again(runner):
-    first = finished(runner, Ask(PROMPT, steps=20, guidance=1))
-    again = finished(runner, Ask(PROMPT, steps=20, guidance=1, back=first.name, seed=9))
+    first = finished(runner, Ask(PROMPT, steps=40, guidance=1))
+    again = finished(runner, Ask(PROMPT, steps=40, guidance=1, back=first.name, seed=9))
     images = [Film.open(runner.films()[run.name]).image.astype(float) for run in (first, again)]
-    fresh = finished(runner, Ask(PROMPT, steps=20, guidance=1, seed=9))
+    fresh = finished(runner, Ask(PROMPT, steps=40, guidance=1, seed=9))
     other = Film.open(runner.films()[fresh.name]).image
     near, far = (np.abs(images[0] - image).mean() for image in (images[1], other))
     assert near < far / 2
