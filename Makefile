@@ -21,7 +21,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/.$(if $(filter openvino,$(BACKEND)),openvino,runtime) ## draw a picture from words, then take a picture through the encoder and back
-	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background" $(CHOSEN)
+	$(PY) experiments/text2image.py "a rabbit left of a strawberry on a purple background" --guidance 4 $(CHOSEN)
 	$(PY) experiments/test_image_encoder.py $(CHOSEN)
 
 lab: .venv/.lab ## open the live page in a browser: type, look inside, change

@@ -12,10 +12,10 @@ encoder reads the prompt and the empty one, the UNet is called for both at each 
 once, the encoder not at all.
 
 SD 1.x (arXiv 2112.10752) has 1,066 M parameters, 81 % of them in the UNet, whose call takes 402
-GMAC. The phantom has the same anatomy with a level, blocks and channels less; as it keeps the
-vocabulary of 49,408 tokens, though it knows 83, half of its parameters are a table that is only
-looked up in. The control: the walk finds exactly as many parameters as the checkpoint's tensors
-have numbers, part by part.
+GMAC. The phantom has the same anatomy with two levels, blocks and channels less; as it keeps the
+vocabulary of 49,408 tokens, though it knows 122, two thirds of its parameters are a table that is
+only looked up in. The control: the walk finds exactly as many parameters as the checkpoint's
+tensors have numbers, part by part.
 """
 
 from collections.abc import Mapping

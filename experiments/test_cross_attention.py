@@ -8,8 +8,8 @@ word was attended to most, on each map's own range; the white line is a fixed sh
 A map says where the model attends, not that it matters. So the same noises are drawn once more for
 each word, and for the start, end and padding tokens, with the attention to it set to zero: the bars
 tell how far pictures move then (RMS, per cent of full scale, 95 % intervals over the noises).
-Attention is not explanation (arXiv 1902.10186): on the phantom the padding carries most of the
-prompt, and words that light up may be removed at no cost.
+Attention is not explanation (arXiv 1902.10186): the phantom's words carry the prompt, but with
+--weights phantom-registers it is the padding, and words that light up are removed at no cost.
 
 Of things that the phantom draws, the maps are scored by their IoU with exact masks, beside the map
 of the start token, which is the same for every word and knows none. With a PICTURE the model looks
@@ -94,7 +94,7 @@ def find(scores: Mapping[str, Estimate], moved: Mapping[str, Estimate], things: 
     met = f"Words' heat maps meet their things with IoU {scores.get(OWN)}; "
     if told and scores:
         far = f"{max(far.value for far in told.values()):.1f} %"
-        padding = f"padding's {moved['<padding>'].value:.0f} %"
+        padding = f"padding's {moved['<padding>'].value:.1f} %"
         return f"{met}removing that attention moves pictures {far}, {padding}."
     if scores:
         return f"{met}the start token's, which knows no word, with {scores[BLIND].short}."

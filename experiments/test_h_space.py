@@ -11,9 +11,10 @@ something climbs, for another prompt as well; the shuffled one, its numbers in o
 random signs, stays near zero.
 
 In a diffusion model of faces, directions at the mid block (the h-space) are linear in their scale
-and carry over to other pictures (arXiv 2210.10960). In the phantom that level all but died in
-training, so the block is the one that goes farthest at scale 1 for the direction's own noises. The
-control is scale 0, which must leave the plain picture but for rounding.
+and carry over to other pictures (arXiv 2210.10960). Faces stand in the middle; a thing of the
+phantom stands anywhere, and the direction is added everywhere. So the block is not given: it is the
+one that goes farthest at scale 1 for the direction's own noises. The control is scale 0, which must
+leave the plain picture but for rounding.
 """
 
 from dataclasses import dataclass

@@ -9,10 +9,9 @@ The map tells how far the latent moves, the mean over the noises in per cent of 
 between two seeds. One step alone may move it farther than all together, as the others then pull it
 back. The pictures are of one noise, with how many of all show what each prompt asks for.
 
-In Stable Diffusion the prompt matters in the first ten of 25 steps (arXiv 2404.02747). The
-phantom's 4×4 level (down block 2, mid block, up block 0) all but died in training: what is put
-there moves next to nothing. The control puts in its own timestep and prompt, by hand: only rounding
-may move the latent.
+In Stable Diffusion the prompt matters in the first ten of 25 steps (arXiv 2404.02747). Up block 0,
+after the middle, reads no prompt, there and in the phantom: another one put there moves nothing.
+The control puts in its own timestep and prompt, by hand: only rounding may move the latent.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ shares of the variance; and how much smaller the error is with the right words, 
 over the pictures. The noise is hard to see where there is little, the picture where there is much.
 
 That the loss grows towards the clean picture is known; arXiv 2303.09556 weighs it by min(5/SNR, 1),
-the phantom's training by min(2/SNR, 20): noisy timesteps, where places are decided, counted much.
+the phantom's training by min(4/SNR, 60): noisy timesteps, where places are decided, counted much.
 The control: predicting zero must have an error of 1 at every timestep, and the words of another
 picture must not do better than its own.
 """

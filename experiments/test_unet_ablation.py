@@ -88,13 +88,15 @@ def find(table: Sequence[dict]) -> str:
     """What loses most things, or, where that cannot be told, moves pictures most."""
     what = "things lost" if "things lost" in table[0] else "moved"
     heads = [row for row in table if row["ablated"].startswith("head")]
-    worst, head = (max(some, key=lambda row: row[what].value) for some in (table, heads or table))
+    blocks = [row for row in table if row not in heads]
+    worst, block = (max(some, key=lambda row: row[what].value) for some in (table, blocks or table))
     if what == "moved":
         return f"Without the {worst['ablated']}, pictures move most: {worst[what]} of full scale."
-    least = f"without any single head, {head[what].short} at most."
-    return (
-        f"Without the {worst['ablated']}, {worst[what].of('pictures')} lose their things; {least}"
-    )
+    lost = f"Without the {block['ablated']}, {block[what].of('pictures')} lose their things"
+    if not heads:
+        return f"{lost}."
+    head = max(heads, key=lambda row: row[what].value)
+    return f"{lost}; of single heads {head['ablated']} costs most, {head[what].short}."
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ Of models of another world, whose masks nobody knows, this sheet is all.
 
 In Stable Diffusion plug-and-play features find the layout in the middle of the decoder (arXiv
 2211.12572), a linear probe the salient thing with a Dice of 0.85, an IoU of 0.74, while a picture
-comes about (arXiv 2306.05720); our scenes are real ones under noise. The phantom's 4×4 level (down
-block 2, mid block, up block 0) all but died in training. The control is a probe of shuffled masks,
-which may do no better than to call everything a thing; and looking must not change the run's end.
+comes about (arXiv 2306.05720); our scenes are real ones under noise. The control is a probe of
+shuffled masks, which may do no better than to call everything a thing; and looking must not change
+the run's end.
 """
 
 import re

@@ -10,9 +10,10 @@ background (only the phantom's can be told), and how far latents moved from A's 
 (100 %): d(A) / (d(A) + d(B)). Intervals are over noises; all is about one pair of prompts.
 
 In SD 1.x, whose CLIP was trained alone, the end outweighs the words (arXiv 2405.15330); whether
-padding is used depends on the training of the text encoder (arXiv 2501.06751). The phantom's was
-trained on short captions: most of what it saw was padding. The control: the start token attends
-only to itself, so replacing it must change no bit, and replacing everything must give B's pictures.
+padding is used depends on the training of the text encoder (arXiv 2501.06751). The phantom was
+trained with the padding of other captions, so it says nothing; in phantom-registers it says all.
+The control: the start token attends only to itself, so replacing it must change no bit, and
+replacing everything must give B's pictures.
 """
 
 from collections.abc import Mapping

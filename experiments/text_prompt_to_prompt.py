@@ -12,8 +12,8 @@ the things where it is the background's colour; elsewhere its heat map. Bars are
 is from the source outside of the mask and inside (RMS, per cent of full scale): an edit is good
 where outside is short and inside long.
 
-In the paper the layout stays and weights make an effect stronger or weaker. The phantom's padding
-carries most of the prompt (text_padding_and_end.py) and is not weighted, so weights do far less.
+In the paper the layout stays and weights make an effect stronger or weaker. With --weights
+phantom-registers the padding carries the prompt (text_padding_and_end.py), and is not weighted.
 The control injects the source's attention into the source's own prompt: the picture must stay.
 """
 

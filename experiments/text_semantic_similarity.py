@@ -11,7 +11,7 @@ Left, families that lie together are squares on the diagonal; middle, clouds of 
 how far two prompts' vectors are apart. The last two families differ in one word: they coincide if
 prompts that name the same thing have a cosine above 0.99. All cosines of CLIP's texts are high, as
 they lie in a narrow cone (arXiv 2203.02053): only differences say something. The phantom's encoder
-learned what stands where; that a cat is rather a dog than a pizza is no use to it.
+learned to tell words apart; that a cat is rather a dog than a pizza is no use to it.
 
 The control is a permutation test, 1000 shuffles within prompts of equal length: a vector represents
 its position too, so that prompts of one length are alike for that alone.

@@ -11,7 +11,7 @@ each word, and the likeness of the drawn pictures to the sprite. Beside it stand
 began as and the best of the known words nearest to it.
 
 The paper takes 5,000 steps, and warns that a word learns what a thing is about, not its precise
-shape. So here: of a lemon the phantom gets the colour and more or less the form. Only the noisier
+shape. So here: of a pear the phantom gets the colour and more or less the form. Only the noisier
 timesteps teach, as in the clear ones x itself shows the thing. The control: a random direction, as
 long as the learned vector, must do worse.
 """
@@ -44,7 +44,7 @@ WRONG = "a random direction does as well as what was learned"
 class Options(Seeded):
     renamed: ClassVar[Mapping[str, str]] = {"--rate": "--learning-rate"}
 
-    thing: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="THING")] = "lemon"
+    thing: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="THING")] = "pear"
     """a sprite of phantom/concepts.tsv, or a folder of pictures."""
     start: str | None = None
     """a word of one token, as which it begins; by default the sprite's family."""

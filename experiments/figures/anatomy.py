@@ -157,26 +157,26 @@ def draw_u(axes: Axes, rows: Sequence["Block"], width: float, height: float) -> 
             gap = size[down[i - 1].name][1] / 2, size[a.name][1] / 2
             arrow(axes, (left, levels[i - 1] - gap[0]), (left, y + gap[1]))
             arrow(axes, (right, y + gap[1]), (right, levels[i - 1] - gap[0]))
-    draw_bottom(
-        axes, by_name.get("mid_block"), size, (left, middle, right), levels[-1], 0.85 * pitch
-    )
+    edges = levels[-1] - size[down[-1].name][1] / 2, levels[-1] - 0.85 * pitch
+    draw_bottom(axes, by_name.get("mid_block"), size, (left, middle, right), *edges)
     draw_ends(axes, rows, (left, middle, right), height, levels[0], 0.37 * pitch)
 
 
 def draw_bottom(
-    axes: Axes, mid: "Block | None", size: Mapping, columns: tuple, y: float, below: float
+    axes: Axes, mid: "Block | None", size: Mapping, columns: tuple, above: float, y: float
 ) -> None:
+    """The middle at height y, and the way to it from under the lowest boxes and back."""
     left, middle, right = columns
     if mid is None:  # some distillations have none
-        arrow(axes, (left, y - below / 2), (right, y - below / 2))
+        arrow(axes, (left, above), (right, above))
         return
-    box(axes, middle, y - below, size[mid.name], mid)
+    box(axes, middle, y, size[mid.name], mid)
     half = size[mid.name][0] / 2
     bent = {**ARROW, "connectionstyle": "angle,angleA=90,angleB=0"}
-    arrow(axes, (left, y - 0.1), (middle - half, y - below), bent)
+    arrow(axes, (left, above), (middle - half, y), bent)
     bent["connectionstyle"] = "angle,angleA=0,angleB=90"
-    arrow(axes, (middle + half, y - below), (right, y - 0.1), bent)
-    under = y - below - size[mid.name][1] / 2 - 0.05
+    arrow(axes, (middle + half, y), (right, above), bent)
+    under = y - size[mid.name][1] / 2 - 0.05
     axes.text(middle, under, label(mid), ha="center", va="top", fontsize=FONT)
 
 

@@ -91,8 +91,8 @@ def draw_contrast(axes: Axes, tokens: Sequence[Sequence[str]], contexts: np.ndar
     places = np.arange(len(values))
     axes.barh(places, values, 0.7, color=FILLS[0][0])
     for place, value in zip(places, values, strict=True):
-        axes.text(value, place, f" {value:.2g}", va="center", fontsize=9)
+        axes.text(value, place, f" {value:.3g}", va="center", fontsize=9)
     axes.set_yticks(places, [*names, *bars], fontsize=9)
     axes.set_ylim(len(places) - 0.4, -0.6)
     axes.set_xlim(0, 1.15 * max(*values, 1))
-    axes.set_xlabel("the two vectors are apart by, % of their length")
+    axes.set_xlabel("the two vectors are apart by, % of the longest's length")

@@ -23,7 +23,7 @@ def tokens_sheet(
 
     tokens: (n) of one prompt, start and end with them, their cosines (n, n); prompts: (k) that
     grow, theirs (k, k); moves: (words, 77), by how much each token's vector moves, as a share of
-    its length, when one word is changed, the first of them token 1; 0 where it does not.
+    the longest's length, when one word is changed, the first of them token 1; 0 where it does not.
     """
     figure = PlainFigure(figsize=(16, 6.4), layout="constrained")
     first, second, third = figure.subplots(1, 3)
@@ -55,7 +55,7 @@ def draw_moves(figure: Figure, axes: Axes, moves: np.ndarray, tokens: Sequence[s
     )
     axes.set_ylabel("the token that is changed")
     axes.set_xlabel("the token whose vector is looked at")
-    label = "the vector moves by, % of its length"
+    label = "the vector moves by, % of the longest's length"
     figure.colorbar(shown, ax=axes, label=label, location="bottom", shrink=0.8)
 
 

@@ -31,7 +31,7 @@ def sheet(
     shown = images[at, :SHOWN]
     figure, cells, panels = sheet_of_rows(shown, names, 1 + bool(judged), f"{what}:", title)
     for axes, prompt in zip(cells[0], prompts, strict=False):
-        axes.set_title(textwrap.fill(prompt, 16), fontsize=8)
+        axes.set_title(textwrap.fill(prompt, 21), fontsize=8)
     draw_estimates(panels[-1], [row[cosine] for row in rows])
     lay_out(panels[-1], len(rows), "cosine with the whole encoder's", "context")
     panels[-1].set_xlim(0, 1.1)

@@ -50,10 +50,12 @@ INTRODUCTION = (
 )
 OF_PHANTOM = (
     "`make gallery` draws all of it again with the phantom, the small model that comes with this "
-    "repository; with WEIGHTS=… and OUT=… another model's."
+    "repository; with WEIGHTS=… and OUT=… another model's. How it works inside, beside its twin "
+    "whose padding carries the prompt, and how true maps of words are: [the phantoms]"
+    "(phantoms/README.md)."
 )
 MEGABYTES = 4.0  # of a film's page, which is too large for git
-MORE = {"text2image": ("--html",)}  # so that its film holds what a page shows
+MORE = {"text2image": ("--html", "--guidance", "4")}  # its film holds what a page shows
 NOT_FOR = {  # options that a script does without
     "test_precision": ("--precision",),  # it compares all
     "test_image_encoder": ("--size",),  # a photograph's

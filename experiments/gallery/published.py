@@ -46,7 +46,10 @@ READERS = {  # whom it is for → experiments in the order of reading, and what 
         ("test_image_encoder", "Why all of this happens in a latent."),
         ("test_text_encoder", "What the words become."),
         ("test_guidance", "How strongly they pull."),
-        ("test_cross_attention", "Where the model attends to them, and that this explains little."),
+        (
+            "test_cross_attention",
+            "Where the model attends to them, and whether that explains anything.",
+        ),
         ("test_fast_sampling", "How many steps are enough."),
     ),
     "A researcher, who wants to intervene": (
@@ -129,7 +132,7 @@ BESIDE = (
         "text_padding_and_end",
         "padding: moved to B",
         "end and padding shape the layout (arXiv 2405.15330, 2501.06751)",
-        "short prompts: most of the 77 tokens are padding",
+        "trained so that padding is silent; that of phantom-registers carries all",
     ),
     Beside(
         "SNR at the last timestep",
@@ -155,7 +158,7 @@ BESIDE = (
     Beside(
         "layout read by a linear probe, IoU",
         "test_unet_features",
-        "up_blocks.2: t = 20",
+        "up_blocks.1: t = 20",
         "Dice 0.85 for what stands out, most of it by step 5 (arXiv 2306.05720)",
         "drawn things have sharper edges than photographed ones; an IoU of 0.74 is a Dice of 0.85",
     ),
@@ -171,13 +174,13 @@ BESIDE = (
         "test_h_space",
         "at scale 1",
         "linear in its scale, carries over (arXiv 2210.10960; not SD)",
-        "a block of the decoder: the phantom's mid block does nothing",
+        "things of the phantom stand anywhere, and a direction is added everywhere",
     ),
     Beside(
         "the rest of the picture when a word is replaced",
         "text_prompt_to_prompt",
         "replace: outside",
         "stays as it was (arXiv 2208.01626)",
-        "squares of the judge as masks; the padding carries the word too",
+        "squares of the judge as masks",
     ),
 )

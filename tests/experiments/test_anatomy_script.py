@@ -92,7 +92,7 @@ def test_it_saves_drawing_and_tables(tmp_path, monkeypatch, capfd):
     with open(folder / "layers.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(int(row["parameters"]) for row in rows) == 9_790_475
-    assert len((folder / "blocks.csv").read_text(encoding="utf-8").splitlines()) == 1 + 32
+    assert len((folder / "blocks.csv").read_text(encoding="utf-8").splitlines()) == 1 + 30
     report, _ = read_report(folder / "report.json")
     assert report.numbers["unet, parameters"] == "2,026,276" and len(report.finding.split()) <= 25
     said, complained = capfd.readouterr()

@@ -43,7 +43,7 @@ def test_moves_are_told_apart_by_where_they_are():
     np.testing.assert_array_equal(farthest(moves, 1), [3, 5])
     np.testing.assert_array_equal(after(moves), [2, 5])
     context, others = np.array([[[3.0, 4], [0, 1]]]), np.array([[[3.0, 4], [0, 3]]])
-    np.testing.assert_array_equal(moved(context, others), [[0, 2]])
+    np.testing.assert_array_equal(moved(context, others), [[0, 0.4]])
 
 
 def test_cosines_of_all_pairs():

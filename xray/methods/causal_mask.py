@@ -4,9 +4,9 @@ import numpy as np
 
 
 def moved(context: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How far each vector is from that of the context (1, n, width), as a share of its length:
-    (b, n, width) → (b, n)."""
-    return np.linalg.norm(others - context, axis=-1) / np.linalg.norm(context, axis=-1)
+    """How far each vector is from that of the context (1, n, width), as a share of the longest of
+    the context, since a token that says nothing may have no length: (b, n, width) → (b, n)."""
+    return np.linalg.norm(others - context, axis=-1) / np.linalg.norm(context, axis=-1).max()
 
 
 def farthest(moves: np.ndarray, side: int) -> np.ndarray:
