@@ -53,6 +53,6 @@ def draw(tables: Mapping[str, Sequence[Row]]) -> Figure:
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     if len(tables) > 1:
-        panels[-1].legend(fontsize=8, loc="lower right")
+        figure.legend(*panels[0].get_legend_handles_labels(), fontsize=9, loc="outside lower right")
     plots.head_line(figure, TITLE)
     return figure
