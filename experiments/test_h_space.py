@@ -12,9 +12,8 @@ random signs, stays near zero.
 
 In a diffusion model of faces, directions at the mid block (the h-space) are linear in their scale
 and carry over to other pictures (arXiv 2210.10960). Faces stand in the middle; a thing of the
-phantom stands anywhere, and the direction is added everywhere. So the block is not given: it is the
-one that goes farthest at scale 1 for the direction's own noises. The control is scale 0, which must
-leave the plain picture but for rounding.
+phantom stands anywhere, and the direction is added everywhere; so the block is where it goes
+farthest at scale 1. The control is scale 0, which must leave the plain picture but for rounding.
 """
 
 from dataclasses import dataclass

@@ -96,7 +96,7 @@ def find(table: Sequence[dict]) -> str:
     if not heads:
         return f"{lost}."
     head = max(heads, key=lambda row: row[what].value)
-    return f"{lost}; of single heads {head['ablated']} costs most, {head[what].short}."
+    return f"{lost}; without {head['ablated']}, {head[what].short}."
 
 
 if __name__ == "__main__":

@@ -97,9 +97,9 @@ def test_a_word_is_silenced_by_a_click_and_shown_as_python(page):
     draw(page, steps=6)
     frame = page.frame_locator("#film")
     frame.locator("#tokens button").last.click()  # beside the word: two pins
-    frame.locator("#tokens button").nth(2).click()  # let go of the word
-    page.get_by_role("button", name="silence “<padding>”").click()
-    assert "“<padding>” silenced" in page.inner_text("#list")
+    frame.locator("#tokens button").last.click()  # let go of the padding
+    page.get_by_role("button", name="silence “cat”").click()
+    assert "“cat” silenced" in page.inner_text("#list")
     draw(page)
     page.click("details summary")
     assert 'xray.Edit("unet.*.attn2.probs", lambda p: p * 0' in page.inner_text("#python")

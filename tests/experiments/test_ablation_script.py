@@ -144,7 +144,7 @@ def test_the_finding_names_what_loses_most():
     told = experiment.find(rows)
     assert told == (
         "Without the skip, up 1, 8 of 8 pictures [68, 100 %] lose their things; "
-        "of single heads head 1, mid costs most, 1 of 8."
+        "without head 1, mid, 1 of 8."
     )
     for row in rows:
         del row["things lost"]
