@@ -19,6 +19,7 @@ from PIL import Image
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "lab.webp"
 WINDOW, WIDTH = {"width": 1280, "height": 900}, 800
 PROMPT = "a rabbit left of a strawberry on a purple background"
+GUIDANCE = "4"  # as the phantom likes it
 RABBIT, STRAWBERRY = 2, 6  # among the chips
 QUALITY = 60
 
@@ -75,6 +76,7 @@ def main(out: Path = TARGET, weights: str = "phantom") -> None:
 def play(page: Any, reel: Reel) -> None:
     """A run, its steps, a word's map, a word silenced."""
     page.fill("#prompt", PROMPT)
+    page.fill("#guidance", GUIDANCE)
     reel.shoot(900)
     draw(page, reel)
     frame = page.frame_locator("#film")
