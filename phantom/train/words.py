@@ -18,7 +18,7 @@ from phantom.train.answers import ANSWERS, LENGTH, UNASKED, WordReader, answer
 from phantom.train.contexts import ends_of
 from phantom.train.loop import PHANTOM, train
 from phantom.train.text import TEXT, number_words, write_text_encoder
-from phantom.world import THINGS, for_evaluation, scenes
+from phantom.world import for_evaluation, scenes
 from stable_diffusion_tf import precisions
 from stable_diffusion_tf.clip import CLIPText
 from stable_diffusion_tf.config import CLIPTextConfig
@@ -56,9 +56,8 @@ class Speaker(keras.Model):
 def examine(speaker: Speaker, words: np.ndarray, number: int = 1000) -> dict[str, float]:
     """Per cent of the questions answered rightly on scenes whose pairs are new; of places, the
     role that covers most of a cell."""
-    drawn = scenes(2, number // 2, for_evaluation, 1, THINGS) + scenes(
-        3, number // 2, for_evaluation, 2, THINGS
-    )
+    alone, pairs = (scenes(1 + n, number // 2, for_evaluation, n) for n in (1, 2))
+    drawn = alone + pairs
     captions, _, seen = number_words(drawn)
     rows = np.searchsorted(words, seen)[captions[:, :LENGTH]].astype(np.int32)
     told, right = speaker.predict(rows, verbose=0), answer(drawn)

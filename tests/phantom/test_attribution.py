@@ -145,10 +145,10 @@ def test_weights_are_shuffled_where_they_are_meant_to_be(sd):
 
 
 def test_the_ceiling_is_the_mask(looked):
-    for side, least in ((16, 0.8), (8, 0.65)):
+    for side, least, mean in ((16, 0.8, 0.85), (8, 0.5, 0.65)):  # a small thing is of few cells
         maps = benchmark.on_grid(sanity.ceiling(side)(looked[0].masks))
         met = [measure.iou_at(heat, looked[0].masks[word], 0.5) for word, heat in maps.items()]
-        assert np.mean(met) > least
+        assert min(met) > least and np.mean(met) > mean
 
 
 # --- scores ------------------------------------------------------------------------------------
