@@ -92,7 +92,8 @@ def test_a_method_is_short_and_gives_each_word_a_map_of_its_own(name, looked):
     assert found.keys() == case.words.keys()
     first, second = (found[word] for word in looked[0].things)
     assert first.ndim == 2 and np.isfinite(first).all() and first.std() > 0
-    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 1 - 1e-6
+    alike = 1 - 1e-6 if name == "cross- by self-attention" else 0.999  # it smooths nearly all away
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < alike
 
 
 def test_layers_are_enlarged_to_the_finest_before_their_mean():
