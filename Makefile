@@ -30,11 +30,12 @@ lab: .venv/.lab ## open the live page in a browser: type, look inside, change
 test: .venv/.test ## the tests: no network, no download, no GPU
 	$(PY) -m pytest $(TWO)
 
-# Eigen, which is all that Windows has, and oneDNN as on a CPU without AVX-512. Not bfloat16 there:
-# TensorFlow looks at the CPU, not at the limit, and asks oneDNN for what the limit forbids.
+# Eigen, which is all that Windows has, and oneDNN as on a CPU without AVX-512, where this one has it.
+# Not bfloat16 there: TensorFlow looks at the CPU, not at the limit, and asks oneDNN for what the
+# limit forbids.
 arithmetic: .venv/.test ## what depends on arithmetic, once more with the kernels of other CPUs
 	TF_ENABLE_ONEDNN_OPTS=0 $(PY) -m pytest $(TWO) -m arithmetic
-	ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest $(TWO) -m "arithmetic and not bfloat16"
+	if grep -qs avx512f /proc/cpuinfo; then ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest $(TWO) -m "arithmetic and not bfloat16"; fi
 
 keras: .venv/.test ## what hangs on Keras, once more with the lowest version allowed; .venv has the highest
 	@$(PIP) --no-deps --upgrade --target .venv/keras-$(LOWEST) keras==$(LOWEST)
@@ -42,7 +43,7 @@ keras: .venv/.test ## what hangs on Keras, once more with the lowest version all
 	PYTHONPATH=.venv/keras-$(LOWEST) $(PY) -m pytest $(TWO) tests/stable_diffusion_tf/test_keras_private.py tests/stable_diffusion_tf/test_networks.py tests/xray/probe/test_instrumented.py
 
 parity: .venv/.oracle ## compare with diffusers and transformers on torch (a large install; Python 3.11 to 3.13)
-	$(PY) -m pytest -m parity
+	$(PY) -m pytest $(TWO) -m parity
 
 # Another browser of the family: make CHROMIUM=/path/to/chrome browser-test
 browser-test: .venv/.browser ## open the pages in Chromium and Firefox, offline

@@ -10,8 +10,8 @@ from tests.xray import slopes, toys
 
 BACKENDS = ["jax", "torch", "openvino"]
 UNFUSED = {  # an edit, or a value before it, takes attention's own kernel apart, where there is one
-    "everything read": 1e-5,
-    "everything written back": 1e-5,
+    "everything read": 5e-5,
+    "everything written back": 5e-5,
     "edits of no step": 1e-4,
     "patched with itself": 1e-4,
 }

@@ -213,7 +213,7 @@ def test_backends_agree_at_every_value(backend, sd, asked):
         pytest.skip(f"{backend} is not installed")
     found = compare(reads_on(backend, asked), reads_of(sd, asked))
     assert found.first is None and not found.only_one and not found.only_other
-    assert len(found.rows) > 400
+    assert len(found.rows) > 350
 
 
 # --- diffusers
