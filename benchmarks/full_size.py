@@ -29,7 +29,7 @@ RUNS = {  # script → options with which it is over in some minutes
     "test_text_encoder": "",
     "text_semantic_similarity": "",
     "text_padding_and_end": FEW,
-    "text_layers": "--pictures 1 --steps 2",
+    "text_layers": "--pictures 2 --steps 2",
     "text_image_interpolation": "--points 3 --steps 2",
     "text_latent_interpolation": "--points 3 --steps 2",
     "text_symbol_image2image": "--number 2 --steps 5",

@@ -50,6 +50,20 @@ def test_the_token_does_not_stay_in_the_address(page):
     assert "token" not in page.url
 
 
+def test_nothing_can_be_drawn_before_the_page_knows_the_model(lab, chromium):
+    held = []
+    with chromium.new_context() as context:
+        view = context.new_page()
+        view.route("**/model", lambda route: held.append(route))
+        with view.expect_request("**/model"):
+            view.goto(lab[0])
+        expect(view.locator("#draw")).to_be_disabled()
+        view.press("#prompt", "Enter")
+        assert view.locator("#draw").is_disabled() and view.url == lab[0]
+        held[0].continue_()
+        expect(view.locator("#draw")).to_be_enabled()
+
+
 def test_chips_make_only_sentences_that_the_phantom_knows(page):
     selects = page.locator("#world select:visible")
     assert selects.count() == 4  # one thing: no second

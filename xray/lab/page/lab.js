@@ -165,7 +165,7 @@ async function listFilms() {
   const films = await asked("/films");
   byId("shelf").hidden = !films.length;
   byId("films").replaceChildren(...films.map(({ film, prompt, seed }) => element("li", {},
-    element("button", { type: "button", class: "open", click: () => show(film) }, `${prompt} · seed ${seed}`),
+    element("button", { type: "button", class: "open", title: prompt, click: () => show(film) }, `seed ${seed} · ${prompt}`),
     element("button", { type: "button", title: "beside the one that is shown", click: () => shown && show(shown, film) }, "beside"),
     element("a", { href: `/films/${film}`, download: `${film}.html` }, "save"))));
 }
@@ -305,6 +305,7 @@ async function main() {
   byId("stop").addEventListener("click", () => running && asked(`/runs/${running.run}/stop`, {}));
   history.replaceState(null, "", "/"); // the token need not stay in the address
   await listFilms();
+  byId("draw").disabled = false; // pressed before, the form would leave the page
   document.body.dataset.ready = "yes";
 }
 
