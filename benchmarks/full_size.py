@@ -43,7 +43,7 @@ RUNS = {  # script → options with which it is over in some minutes
     "test_unet_features": "--number 8 --steps 2",
     "test_cross_attention": FEW,
     "test_unet_ablation": "--pictures 2 --steps 1",
-    "test_h_space": f"{FEW} --scales 0 1",
+    "test_h_space": f"{FEW} --scales 0 1 2",
     "text_prompt_to_prompt": FEW,
 }
 

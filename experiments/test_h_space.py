@@ -58,9 +58,9 @@ class Options(Batch):
         for prompt in (self.prompt, self.other):
             if (word := self.change[0]) not in prompt.split():
                 raise UsageError(f"{prompt!r} has no word {word!r}; name one of it with --change")
-        check_rising("scales", self.scales, 3)
         if not {0, 1} <= {*self.scales}:
             raise UsageError("scales have 0 and 1 among them; try --scales 0 1 2")
+        check_rising("scales", self.scales, 3, "0 1 2")
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:

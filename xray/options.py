@@ -111,10 +111,10 @@ def seconds_in(duration: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def check_rising(option: str, values: Sequence[float], least: int) -> None:
+def check_rising(option: str, values: Sequence[float], least: int, usual: str = "1 5 10") -> None:
     """Raises UsageError where an option's values are fewer, or do not rise."""
     if len(values) < least or any(b <= a for a, b in pairwise(values)):
-        raise UsageError(f"--{option} takes {least} or more that rise; try --{option} 1 5 10")
+        raise UsageError(f"--{option} takes {least} or more that rise; try --{option} {usual}")
 
 
 def check_range(option: str, value: float, least: float, most: float, usual: float) -> None:

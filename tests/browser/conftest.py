@@ -84,11 +84,13 @@ def running_lab(out: Path, *words: str) -> Iterator[tuple[str, Path, subprocess.
     line = process.stdout.readline()
     link = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", line)
     assert link, line + process.stderr.read()
-    yield link[0], out, process
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-    process.stdout.close()
-    process.stderr.close()
+    try:
+        yield link[0], out, process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        process.stdout.close()
+        process.stderr.close()
 
 
 @contextmanager
