@@ -1,5 +1,6 @@
 """The script of word heat maps: what it saves, what it says, and that its controls can fail."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from safetensors.numpy import load_file
 from experiments import test_cross_attention as experiment
 from phantom.attribution.rating import BLIND, OWN, iou_of_things
 from phantom.world import render, scenes
+from stable_diffusion_tf import StableDiffusion
+from tests import tiny
 from tests.experiments.test_scripts import call, only, spread
 from xray.measure import mean_of
 from xray.methods import token_ablation
@@ -53,6 +56,15 @@ def test_removing_the_attention_to_all_tokens_is_an_edit_that_zeroes(sd):
         (only_step,) = instrument(sd, edits=edit).denoise(context, latent=noise, **run)
         np.testing.assert_allclose(latents[0, row], only_step.x_prev[0], atol=1e-4)
     assert np.abs(latents[0, 1] - latents[0, 0]).max() > 0.01 and len(shots[0]) == 1
+
+
+def test_a_latent_consistency_model_has_tokens_removed_too(tmp_path):
+    unet = replace(tiny.DRAWING, time_cond_proj_dim=24)
+    lcm = StableDiffusion.load(tiny.write_model(tmp_path, unet))
+    asked = experiment.Options(prompt="a cat", pictures=2, steps=2)
+    _, shots, far, held = token_ablation.draw_all(lcm, {"cat": [2]}, asked)
+    assert held.passed and np.all(far["cat"] > 0)
+    assert {len(value) for value in shots[0][0].values()} == {1}, "one prediction, not two halves"
 
 
 def test_maps_are_scored_by_picture_beside_a_map_that_knows_no_word():

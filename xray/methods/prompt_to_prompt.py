@@ -111,9 +111,9 @@ def edits_of(
 
 
 def of_source(reads: "Reads", rows: int) -> "Reads":
-    """What was read of the first row, in both halves."""
+    """What was read of the first row, in each half."""
     kept = copied(reads)
-    kept.update({name: value[[0, rows]] for name, value in reads.items()})
+    kept.update({name: value[::rows] for name, value in reads.items()})
     return kept
 
 
@@ -217,11 +217,13 @@ def inject_self(own: np.ndarray) -> Callable[[Any], Any]:
 
 
 def reweight(weights: np.ndarray) -> Callable[[Any], Any]:
-    """Each token's attention times its weight, (rows, 77); 1 leaves it."""
+    """Each token's attention times its weight, (rows, 77), in the prompt's half, or in all of a
+    batch that has no halves; 1 leaves it."""
     from keras import ops
 
-    def edit(probs: Any) -> Any:
-        uncond, cond = ops.split(probs, 2)  # (rows, heads, h·w, 77)
-        return ops.concatenate([uncond, cond * ops.cast(weights[:, None, None], cond.dtype)])
+    def edit(probs: Any) -> Any:  # (2·rows or rows, heads, h·w, 77)
+        before = probs.shape[0] - len(weights)
+        whole = np.pad(weights, ((before, 0), (0, 0)), constant_values=1)
+        return probs * ops.cast(whole[:, None, None], probs.dtype)
 
     return edit
