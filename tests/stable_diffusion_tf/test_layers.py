@@ -282,7 +282,7 @@ def test_a_convolution_in_strips_is_the_whole_one(monkeypatch, rows, kernel, str
 
 def test_the_decoder_of_sd_needs_strips_at_512_pixels_and_its_unet_none():
     """The widest of each: what oneDNN took minutes for, and what it does in seconds."""
-    assert layers.strips_needed((1, 512, 512, 256), (3, 3)) == 5
+    assert layers.strips_needed((1, 512, 512, 256), (3, 3)) == 16
     assert layers.strips_needed((1, 64, 64, 960), (3, 3)) == 1
 
 
