@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 
 TOLERANCE = 1e-4
 SD1 = Anatomy(CLIPTextConfig(), UNetConfig(), VAEConfig(), (64, 64))
-PROMPT, STEPS, SEED = "a photograph of an astronaut riding a horse", 3, 3
+PROMPT, STEPS, SEED = "a photograph of an astronaut riding a horse", 5, 3
 
 
 @pytest.fixture(scope="module")
