@@ -9,12 +9,14 @@ import math
 import keras
 from keras import ops
 
+from . import eigen
 from .machine import WITHOUT_AVX512, kernels
 from .precisions import in_turn
 
 LAST = {"data_format": "channels_last"}  # told to each layer: the user's keras.json may differ
-# oneDNN's gemm takes 3.0e8 in one convolution, and 3.4e8 no more; it spells them out in memory. So
-# many cost no time, and 512×512 is decoded in 2.0 GB, where 2**27 took 3.2.
+# Without AVX-512, oneDNN spells a large convolution out in memory and multiplies it by gemm; beyond
+# 3.0e8 numbers it takes minutes. From so many on Eigen is the quicker: 512×512 is decoded in 20 s
+# and not in 37. What the UNet has at 512×512 stays below.
 GEMM_NUMBERS = 9 * 2**22
 
 
@@ -117,28 +119,19 @@ def gelu(x):
 
 
 class Conv2D(keras.layers.Conv2D):
-    """A convolution that keeps the size. Where oneDNN has no AVX-512 to use, it has no quick kernel
-    for the largest pictures, and its slow one takes minutes: they come a few rows at a time."""
+    """A convolution that keeps the size, by Eigen where oneDNN is slow."""
 
-    def call(self, x):  # (b, h, w, c)
-        rows = x.shape[1]
-        least = strips_needed(x.shape, self.kernel_size)
-        if least == 1 or not multiplies_by_gemm():
-            return super().call(x)
-        halo, step = self.kernel_size[0] // 2, math.ceil(rows / least)
-        strips = []
-        for first in range(0, rows, step):
-            start, last = max(0, first - halo), min(rows, first + step)
-            strip = super().call(x[:, start : min(rows, last + halo)])
-            strips.append(strip[:, first - start : last - start])
-        return ops.concatenate(strips, axis=1)
+    def convolution_op(self, x, kernel):  # (b, h, w, c), (k, k, c, c')
+        if is_large(x.shape, self.kernel_size) and multiplies_by_gemm():
+            return eigen.convolve(x, ops.cast(kernel, x.dtype))
+        return super().convolution_op(x, kernel)
 
 
-def strips_needed(shape: tuple, kernel: tuple[int, int]) -> int:
-    """In how many strips a convolution's input, each position spelled out with those around it,
-    fits in GEMM_NUMBERS. shape: (b, h, w, c); a size not known yet counts as one."""
+def is_large(shape: tuple, kernel: tuple[int, int]) -> bool:
+    """Whether a convolution's input, each position spelled out with those around it, has more than
+    GEMM_NUMBERS. shape: (b, h, w, c); a size not known yet counts as one."""
     _, *each = (n or 1 for n in shape)
-    return math.ceil(math.prod((*kernel, *each)) / GEMM_NUMBERS)
+    return math.prod((*kernel, *each)) > GEMM_NUMBERS
 
 
 def multiplies_by_gemm() -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stable_diffusion_tf import attention, layers
+from stable_diffusion_tf import attention, eigen, layers
 from stable_diffusion_tf.attention import (
     CHUNK_BYTES,
     GEGLU,
@@ -257,33 +257,68 @@ def test_an_unknown_policy_changes_nothing():
     assert keras.config.dtype_policy() == before
 
 
-# --- convolutions a few rows at a time
+# --- convolutions by Eigen
+
+by_eigen = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the operation is TensorFlow's"
+)
 
 
-@pytest.mark.parametrize(("rows", "kernel", "strips"), [(7, 3, 3), (8, 3, 8), (5, 1, 2), (6, 5, 4)])
-def test_a_convolution_in_strips_is_the_whole_one(monkeypatch, rows, kernel, strips):
-    layer, x = layers.conv(4, kernel, "conv"), normal(2, rows, 6, 3)
+@pytest.fixture
+def eigen_calls(monkeypatch) -> list[tuple]:
+    """The shapes that Eigen is given, on a CPU where it does what is large."""
+    shapes, convolve = [], eigen.convolve
+    monkeypatch.setattr(layers, "multiplies_by_gemm", lambda: True)
+    monkeypatch.setattr(
+        eigen, "convolve", lambda x, k: shapes.append(tuple(x.shape)) or convolve(x, k)
+    )
+    return shapes
+
+
+@by_eigen
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("policy", ["float32", "float16-storage"])
+def test_eigen_convolves_what_is_large(monkeypatch, eigen_calls, kernel, policy):
+    with precision(policy):
+        layer = layers.conv(4, kernel, "conv")
+    x = normal(2, 7, 6, 3)
     layer.build(x.shape)
     scramble(layer)
-    whole = as_numpy(layer(x))
-    monkeypatch.setattr(layers, "GEMM_NUMBERS", math.ceil(kernel**2 * rows * 6 * 3 / strips))
-    heights, call = [], keras.layers.Conv2D.call
-    monkeypatch.setattr(
-        keras.layers.Conv2D, "call", lambda self, x: heights.append(x.shape[1]) or call(self, x)
-    )
-    monkeypatch.setattr(layers, "multiplies_by_gemm", lambda: True)
-    np.testing.assert_allclose(as_numpy(layer(x)), whole, rtol=1e-5, atol=1e-6)
-    assert len(heights) > 1 and max(heights) <= math.ceil(rows / strips) + 2 * (kernel // 2)
-    heights.clear()
+    monkeypatch.setattr(layers, "GEMM_NUMBERS", numbers := kernel**2 * 7 * 6 * 3)
+    usual = as_numpy(layer(x))
+    assert not eigen_calls
+    monkeypatch.setattr(layers, "GEMM_NUMBERS", numbers - 1)
+    np.testing.assert_allclose(as_numpy(layer(x)), usual, rtol=1e-5, atol=1e-6)
+    assert eigen_calls == [x.shape]
     monkeypatch.setattr(layers, "multiplies_by_gemm", lambda: False)
-    np.testing.assert_array_equal(as_numpy(layer(x)), whole)
-    assert heights == [rows]
+    np.testing.assert_array_equal(as_numpy(layer(x)), usual)
+    assert len(eigen_calls) == 1
 
 
-def test_the_decoder_of_sd_needs_strips_at_512_pixels_and_its_unet_none():
-    """The widest of each: what oneDNN took minutes for, and what it does in seconds."""
-    assert layers.strips_needed((1, 512, 512, 256), (3, 3)) == 16
-    assert layers.strips_needed((1, 64, 64, 960), (3, 3)) == 1
+@by_eigen
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_eigen_has_the_gradients_of_any_convolution(kernel):
+    import tensorflow as tf
+
+    x, k = map(tf.constant, (normal(2, 7, 6, 3), normal(kernel, kernel, 3, 4)))
+    made = []
+    for convolve in (eigen.convolve, lambda x, k: tf.nn.conv2d(x, k, 1, "SAME")):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch([x, k])
+            with tf.GradientTape() as tape:
+                tape.watch([x, k])
+                y = tf.reduce_sum(convolve(x, k) ** 3)
+            first = tape.gradient(y, [x, k])
+            bent = sum(tf.reduce_sum(g**2) for g in first)
+        made.append([*first, *outer.gradient(bent, [x, k])])
+    for ours, theirs in zip(*made, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_the_decoder_of_sd_is_large_at_512_pixels_and_its_unet_is_not():
+    """The widest of each."""
+    assert layers.is_large((1, 512, 512, 256), (3, 3))
+    assert not layers.is_large((1, 64, 64, 960), (3, 3))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +331,7 @@ def test_the_decoder_of_sd_needs_strips_at_512_pixels_and_its_unet_none():
         ("jax", False, "AVX2", False),
     ],
 )
-def test_only_onednn_without_avx512_gets_strips(monkeypatch, backend, onednn, best, does):
+def test_only_onednn_without_avx512_multiplies_by_gemm(monkeypatch, backend, onednn, best, does):
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     found = {"onednn": onednn, "instruction_set": best}
     monkeypatch.setattr(layers, "kernels", lambda backend: found)
