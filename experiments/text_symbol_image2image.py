@@ -17,32 +17,35 @@ long as the learned vector, must do worse.
 """
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
 import stable_diffusion_tf
 from experiments.figures import symbol_image2image as figures
+from experiments.figures.symbol_image2image import RANDOM, WORD
 from phantom import new_words
 from phantom.world import FAMILY
 from stable_diffusion_tf.errors import UsageError
 from xray import script
 from xray.measure import mean_of
+from xray.methods.drawing import encode
 from xray.options import Seeded, check_range
 from xray.report import Control, Report
 
-WORD, RANDOM = "<s*>", "a random direction"
+RANGES = {  # option → least, most, usual
+    "number": (1, 64, 5), "steps": (5, 5000, 60), "learning_rate": (0, 1, 0.05),
+    "batch": (1, 64, 8), "held": (1, 256, 32), "rivals": (2, 1000, 80), "pictures": (1, 64, 8),
+}  # fmt: skip
 WRONG = "a random direction does as well as what was learned"
 
 
 @dataclass(frozen=True)
 class Options(Seeded):
-    renamed: ClassVar[Mapping[str, str]] = {"--rate": "--learning-rate"}
+    renamed: ClassVar = {"--rate": "--learning-rate"}
 
     thing: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="THING")] = "pear"
     """a sprite of phantom/concepts.tsv, or a folder of pictures."""
@@ -54,33 +57,39 @@ class Options(Seeded):
     """steps of gradient descent, 5 to 5000."""
     learning_rate: float = 0.05
     """how far a step goes, 0 to 1."""
+    batch: int = 8
+    """examples of a step, 1 to 64."""
+    held: int = 32
+    """new pictures to ask about, 1 to 256."""
+    rivals: int = 80
+    """known words that are tried beside it, 2 to 1000."""
+    pictures: int = 8
+    """how many each word draws, 1 to 64."""
 
     def check(self) -> None:
         super().check()
-        check_range("number", self.number, 1, 64, 5)
-        check_range("steps", self.steps, 5, 5000, 60)
-        check_range("learning-rate", self.learning_rate, 0, 1, 0.05)
+        for name, allowed in RANGES.items():
+            check_range(name.replace("_", "-"), getattr(self, name), *allowed)
         if self.start is None and self.thing not in FAMILY:
             raise UsageError(f"{self.thing} is no sprite; say with --start what the pictures show")
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    from xray.methods import textual_inversion  # it needs Keras, which --help does not
+    from xray.methods.textual_inversion import Lesson, check_word, study  # they need Keras
 
     thing, number, seed, steps = options.thing, options.number, options.seed, options.steps
-    token = textual_inversion.check_word(sd, start := options.start or FAMILY[thing])
-    images, captions = new_words.collect(thing, start, number, sd.size, seed)
-    latents = np.concatenate([sd.encode_image(image[None]) for image in images])
-    lesson = textual_inversion.Lesson(latents, sd.tokenize(captions), token, number)
-    found = textual_inversion.study(sd, lesson, steps, options.learning_rate, seed)
+    token = check_word(sd, start := options.start or FAMILY[thing])
+    images, captions = new_words.collect(thing, start, number, options.held, sd.size, seed)
+    lesson = Lesson(encode(sd, images), sd.tokenize(captions), token, number)
+    found = study(sd, lesson, steps, options.learning_rate, seed, options.batch, options.rivals)
     file = Path(options.folder or tempfile.mkdtemp()) / "learned_embeds.safetensors"
     save_file({WORD: found.words[-1:]}, file)
     words = start, found.rival, sd.add_word(file)
-    made = new_words.use(sd, words, thing, seed)
+    made = new_words.use(sd, words, thing, options.pictures, seed)
     alike = new_words.compare(thing, words, made)
     every = found.curve[0], found.of_rival, found.curve[-1], found.of_random
     errors = dict(zip((*words, RANDOM), every, strict=True))
-    finding, more = find(steps, errors), mean_of(errors[RANDOM] - errors[WORD])
+    finding, more = figures.tell_errors(steps, errors), mean_of(errors[RANDOM] - errors[WORD])
     table = [
         {"word": word, "error": mean_of(error), "more error": mean_of(error - errors[WORD])}
         | ({"likeness": mean_of(alike[word])} if word in alike else {})
@@ -95,13 +104,6 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         tensors={"images": images, "words": found.words, "losses": found.curve} | made._asdict(),
         notes=[f"{WORD} is saved for text2image.py --words {file} '{WORD} on a blue background'"],
     )
-
-
-def find(steps: int, errors: Mapping[str, np.ndarray]) -> str:
-    """The error with the learned word, and whether it is below that of the other words."""
-    own, others = errors[WORD], [word for word in errors if word not in (WORD, RANDOM)]
-    sides = [f"{mean_of(own - errors[w]).side} “{w}” ({mean_of(errors[w]).short})" for w in others]
-    return f"In {steps} steps {WORD} comes to an error of {mean_of(own)}, {' and '.join(sides)}."
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 picture looks like it."""
 
 import numpy as np
-from PIL import Image
 
 from phantom.judge import background_colour
 from phantom.world import (
@@ -40,11 +39,6 @@ def portraits(
 
 def portrait(ground: str, thing: Thing) -> np.ndarray:
     return render(Scene(ground, BACKGROUNDS[ground], (thing,), ""))
-
-
-def enlarged(images: np.ndarray, size: int) -> np.ndarray:
-    """Pictures (n, H, W, 3) uint8 as large as a model's."""
-    return np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in images])
 
 
 def likeness(image: np.ndarray, name: str) -> float:

@@ -10,7 +10,7 @@ the held-out set, told apart by a checksum of the names, so it is the same on ev
 
 import csv
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -243,11 +243,21 @@ def scenes(
 
 
 def new_scenes(
-    seed: int, number: int, things: tuple[str, ...] = THINGS
+    seed: int, number: int, size: int = SIDE, things: tuple[str, ...] = THINGS
 ) -> tuple[np.ndarray, list[str]]:
-    """Scenes that training never showed: their pictures (number, 64, 64, 3) uint8, and captions."""
+    """Scenes that training never showed: pictures (number, size, size, 3) uint8, and captions."""
     drawn = scenes(seed, number, for_evaluation, things=things)
-    return np.stack([render(scene) for scene in drawn]), [scene.caption for scene in drawn]
+    return render_all(drawn, size), [scene.caption for scene in drawn]
+
+
+def render_all(drawn: Sequence[Scene], size: int = SIDE) -> np.ndarray:
+    """The pictures of scenes, as large as a model's, (n, size, size, 3) uint8."""
+    return enlarged(np.stack([render(scene) for scene in drawn]), size)
+
+
+def enlarged(images: np.ndarray, size: int) -> np.ndarray:
+    """Pictures (n, H, W, 3) uint8 as large as a model's."""
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in images])
 
 
 def render(scene: Scene) -> np.ndarray:

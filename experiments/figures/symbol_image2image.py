@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from xray.methods.textual_inversion import Learned
 
 SIDE, SHOWN = 1.4, 5  # inches of a picture, pictures of a row
+WORD, RANDOM = "<s*>", "a random direction"
+
+
+def tell_errors(steps: int, errors: Mapping[str, np.ndarray]) -> str:
+    """The finding: the error with the learned word, and whether it is below that of the others."""
+    own, others = errors[WORD], [word for word in errors if word not in (WORD, RANDOM)]
+    sides = [f"{mean_of(own - errors[w]).side} “{w}” ({mean_of(errors[w]).short})" for w in others]
+    return f"In {steps} steps {WORD} comes to an error of {mean_of(own)}, {' and '.join(sides)}."
 
 
 def inversion_sheet(

@@ -1,7 +1,9 @@
 """The script on learning a word: what moves and what does not, its numbers on planted cases, its
 control, the smallest run."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -12,15 +14,18 @@ from safetensors.numpy import load_file
 
 from experiments import text_symbol_image2image as symbol
 from phantom import new_words
-from phantom.portraits import enlarged, fitting, likeness, portrait
-from phantom.world import Thing, put
+from phantom.portraits import fitting, likeness, portrait
+from phantom.world import Thing, enlarged, put
 from stable_diffusion_tf import StableDiffusion, scheduler
+from stable_diffusion_tf.attention import Attention
 from stable_diffusion_tf.checkpoint.textual_inversion import read_embedding
 from stable_diffusion_tf.clip import build_clip
+from stable_diffusion_tf.keras_private import all_layers
 from stable_diffusion_tf.unet import build_unet
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from tests.tiny import TEXT, UNET, same, scramble, values
 from xray.methods import textual_inversion
+from xray.methods.recompute import recomputed
 from xray.report import read_report
 
 TOKEN, ALPHAS = 7, scheduler.alphas_cumprod()
@@ -79,6 +84,36 @@ def test_a_study_compares_with_what_is_there(model):
     assert int(found.rival) < 12 and int(found.rival) != TOKEN
 
 
+def test_of_a_large_model_one_example_after_another_is_learned_from(model, monkeypatch):
+    """The same words come of it; each block is computed once more on the way back, and nothing of
+    TensorFlow's holds the model when the lesson is over."""
+    from tensorflow.python.framework.ops import gradient_registry
+
+    attended, attend = [], Attention.attend_by_chunks
+    monkeypatch.setattr(
+        Attention, "attend_by_chunks", lambda self, *x: attended.append(0) or attend(self, *x)
+    )
+    tables, found, traced = [], [], []
+    for weights in (1e9, 0):
+        monkeypatch.setattr(textual_inversion, "LARGE", weights)
+        attended.clear()
+        with recomputed(model.unet) if model.is_large else nullcontext():
+            parts = len([*model.parts(8)])
+            adam = keras.optimizers.Adam(0.1, gradient_accumulation_steps=8 if parts > 1 else None)
+            model.compile(adam, loss="mse", jit_compile=False)
+            model.word.assign(np.ones(TEXT.hidden_size, np.float32))
+            draw = partial(textual_inversion.taught, lesson(), ALPHAS, 0)
+            found.append(textual_inversion.learn(model, draw, 3, np.array([0, 1, 3])))
+            traced.append(len(attended))
+        tables.append({*gradient_registry._registry})
+    plain, parted = found
+    assert parts == 8 and traced[1] > traced[0] > 0
+    np.testing.assert_allclose(parted, plain, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(plain[0], plain[1])
+    assert tables[0] == tables[1]
+    assert not any("call" in vars(layer) for layer in all_layers(model.unet))
+
+
 def test_a_tokens_vector_as_the_word_errs_as_the_token_does(model):
     asked = textual_inversion.questions(lesson(), ALPHAS, seed=0)
     table = values(model.text_encoder)["text_model.embeddings.token_embedding.weight"]
@@ -116,11 +151,11 @@ def test_a_sprite_is_like_itself_and_less_like_others():
 def test_differences_are_told_only_when_clear():
     off = np.array([1.0, 2.0, 3.0, 2.0])
     errors = {"fruit": 9 + off, "yellow": 9 + off[::-1], "<s*>": 9 + 0 * off, symbol.RANDOM: off}
-    told = symbol.find(60, errors)
+    told = symbol.figures.tell_errors(60, errors)
     assert told.startswith("In 60 steps <s*> comes to an error of 9 ")
     assert "below “fruit” (11" in told and "below “yellow”" in told
     errors["fruit"] = 9 + off - 2
-    assert "not clearly other than “fruit” (9" in symbol.find(60, errors)
+    assert "not clearly other than “fruit” (9" in symbol.figures.tell_errors(60, errors)
 
 
 def learned(shown: float, last: np.ndarray) -> textual_inversion.Learned:
@@ -132,12 +167,12 @@ def learned(shown: float, last: np.ndarray) -> textual_inversion.Learned:
 
 def test_what_was_learned_is_saved_and_drawn(tmp_path, monkeypatch, capfd):
     """Learning itself is tested above, on networks that compile quickly."""
-    small = {"DRAWN": 2, "RUN": {"steps": 2, "guidance": 2.0}, "FIRST": 1}
+    small = {"RUN": {"steps": 2, "guidance": 2.0}, "FIRST": 1}
     for name, value in small.items():
         monkeypatch.setattr(new_words, name, value)
     vector = np.random.default_rng(1).standard_normal(128, dtype=np.float32)
     monkeypatch.setattr(textual_inversion, "study", lambda *given: learned(0.1, vector))
-    call(symbol.main, "--number", 2, "--out", tmp_path, monkeypatch=monkeypatch)
+    call(symbol.main, "--number", 2, "--pictures", 2, "--out", tmp_path, monkeypatch=monkeypatch)
     folder = only(tmp_path / "text_symbol_image2image")
     assert spread(folder / "figure.png") > 10
     word, rows = read_embedding(folder / "learned_embeds.safetensors")
@@ -167,8 +202,8 @@ def test_the_control_fails_where_a_random_direction_does_as_well(tmp_path, monke
 
 
 def test_of_a_folder_only_the_noise_is_new():
-    images, captions = new_words.collect(str(PHOTO), "orange", 3, 64, 0)
-    assert images.shape == (3 + new_words.HELD, 64, 64, 3) and set(captions) == {"an orange"}
+    images, captions = new_words.collect(str(PHOTO), "orange", 3, 2, 64, 0)
+    assert images.shape == (3 + 2, 64, 64, 3) and set(captions) == {"an orange"}
     np.testing.assert_array_equal(images[0], images[-1])
     made = new_words.Made(*np.zeros((3, 1, 64, 64, 3)))
     assert new_words.compare(str(PHOTO), ["a"], made) == {}
@@ -182,9 +217,8 @@ def test_the_thing_is_not_among_the_others(monkeypatch):
         return put(rng, name, sizes)
 
     monkeypatch.setattr(new_words, "put", told)
-    monkeypatch.setattr(new_words, "DRAWN", 40)
     with pytest.raises(AttributeError):  # there is no model to draw with
-        new_words.use(SimpleNamespace(size=64), ["a"], "owl", 0)
+        new_words.use(SimpleNamespace(size=64), ["a"], "owl", 40, 0)
     assert len(asked) == 40 and "owl" not in asked
 
 

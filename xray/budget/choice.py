@@ -9,7 +9,15 @@ from typing import TypeVar
 from stable_diffusion_tf.errors import UsageError
 from xray.options import Options
 
-AMOUNTS = ("pictures", "number", "points", "steps")  # options that say how much is done
+AMOUNTS = (
+    "pictures",
+    "number",
+    "points",
+    "steps",
+    "batch",
+    "held",
+    "rivals",
+)  # options that say how much is done
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.33, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.0)
 
 Asked = TypeVar("Asked", bound=Options)

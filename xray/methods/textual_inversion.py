@@ -4,7 +4,8 @@ Gal et al., arXiv 2208.01618, section 4: the networks stay as they are, and the 
 denoiser, E‖ε − ε(x_t, t, prompt)‖², eq. 2. Goes through Keras, so on any backend.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,13 +20,15 @@ from stable_diffusion_tf.errors import UsageError
 from xray import measure
 from xray.probe.gradients import check_gradients
 
+from .recompute import recomputed
+
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
 
 
-BATCH, POINTS = 8, 5  # examples of a step, points of the curve
+POINTS = 5  # of the curve
+LARGE = 100e6  # weights, from which on examples come one by one, and blocks are recomputed
 TAUGHT, ASKED = (0.3, 1.0), (0.4, 0.55, 0.7, 0.85)  # timesteps, as a share of all
-ROUNDS = (80, 2), (10, 12)  # how many known words are tried, with how many examples each
 
 
 class Examples(NamedTuple):
@@ -55,6 +58,15 @@ class Learner(keras.Model):
 
     def build(self, *shapes):
         pass
+
+    @property
+    def is_large(self) -> bool:
+        return self.unet.count_params() > LARGE
+
+    def parts(self, rows: int) -> Iterator[slice]:
+        """Of so many examples, those that fit into memory at once: of a large model one by one."""
+        step = 1 if self.is_large else rows
+        return (slice(start, start + step) for start in range(0, rows, step))
 
     def call(self, inputs):
         text = self.text_encoder.text_model
@@ -101,7 +113,8 @@ def errors(model: Learner, examples: Examples) -> np.ndarray:
     like, word = keras.KerasTensor(examples.noise.shape), ops.convert_to_numpy(model.word)
 
     def predict(inputs: dict[str, np.ndarray], _: np.ndarray) -> np.ndarray:
-        return model.predict_on_batch(inputs)
+        some = ({n: x[part] for n, x in inputs.items()} for part in model.parts(len(inputs["x"])))
+        return np.concatenate([model.predict_on_batch(one) for one in some])
 
     predicted = pass_on(Call("learner", (examples.inputs, word), predict, lambda *_: like))
     return np.mean((predicted - examples.noise) ** 2, axis=(1, 2, 3), dtype=np.float64)
@@ -137,7 +150,8 @@ def take_step(model: Learner, batch: Examples) -> None:
     before = [ops.convert_to_numpy(one).copy() for one in state]
 
     def step(inputs: dict[str, np.ndarray], noise: np.ndarray, _: list) -> list[np.ndarray]:
-        model.train_on_batch(inputs, noise)
+        for part in model.parts(len(noise)):  # whose gradients the optimizer averages
+            model.train_on_batch({n: x[part] for n, x in inputs.items()}, noise[part])
         return [ops.convert_to_numpy(one).copy() for one in state]
 
     specs = [keras.KerasTensor(one.shape, one.dtype) for one in before]
@@ -161,9 +175,9 @@ def nearest_tokens(sd: "StableDiffusion", word: np.ndarray, count: int) -> np.nd
 
 def best_token(model: Learner, tokens: np.ndarray, token: int, asked: Examples) -> int:
     """Of some tokens, (n,), but the one that the word began as, the one with the least error,
-    found in rounds: ever fewer of them, each tried on more examples."""
-    tokens = tokens[tokens != token]
-    for most, tried in ROUNDS:
+    found in rounds: all on two examples each, the best eighth of them on twelve."""
+    count, tokens = len(tokens), tokens[tokens != token]
+    for most, tried in ((count, 2), (-(-count // 8), 12)):
         sample = np.linspace(0, len(asked.t) - 1, tried).astype(int)
         found = mean_errors(model, tokens[:most], asked, sample)
         tokens = tokens[np.argsort(found)]
@@ -216,15 +230,40 @@ class Learned(NamedTuple):
     of_random: np.ndarray  # of a random direction, as long as what was learned
 
 
-def study(sd: "StableDiffusion", lesson: Lesson, steps: int, rate: float, seed: int) -> Learned:
-    """Learn a word that begins as the lesson's token, and ask what it is worth."""
-    begun = vectors(sd)[lesson.token]
-    model = Learner(sd.network("text_encoder"), sd.network("unet"), begun)
-    asked = questions(lesson, sd.alphas, seed)
+def study(
+    sd: "StableDiffusion",
+    lesson: Lesson,
+    steps: int,
+    rate: float,
+    seed: int,
+    batch: int = 8,
+    rivals: int = 80,
+) -> Learned:
+    """Learn a word that begins as the lesson's token, and ask what it is worth, beside the best of
+    so many known words. batch: examples of a step. Of a large model's batch one example after
+    another is learned from, with gradient checkpointing."""
+    model = Learner(sd.network("text_encoder"), sd.network("unet"), vectors(sd)[lesson.token])
+    with recomputed(model.unet) if model.is_large else nullcontext():
+        return teach(sd, model, lesson, steps, rate, seed, batch, rivals)
+
+
+def teach(
+    sd: "StableDiffusion",
+    model: Learner,
+    lesson: Lesson,
+    steps: int,
+    rate: float,
+    seed: int,
+    batch: int,
+    rivals: int,
+) -> Learned:
+    begun, asked = vectors(sd)[lesson.token], questions(lesson, sd.alphas, seed)
     stops = np.linspace(0, steps, POINTS).round().astype(int)
-    model.compile(keras.optimizers.Adam(rate), loss="mse", jit_compile=False)
-    words = learn(model, lambda step: taught(lesson, sd.alphas, seed, step), steps, stops)
-    best = best_token(model, nearest_tokens(sd, words[-1], ROUNDS[0][0]), lesson.token, asked)
+    parts = len([*model.parts(batch)])
+    adam = keras.optimizers.Adam(rate, gradient_accumulation_steps=parts if parts > 1 else None)
+    model.compile(adam, loss="mse", jit_compile=False)
+    words = learn(model, lambda step: taught(lesson, sd.alphas, seed, step, batch), steps, stops)
+    best = best_token(model, nearest_tokens(sd, words[-1], rivals), lesson.token, asked)
     away = np.random.default_rng([seed, 3]).standard_normal(begun.shape)
     away *= np.linalg.norm(words[-1]) / np.linalg.norm(away)
     worth = [losses(model, word, asked) for word in (*words, vectors(sd)[best], away)]
@@ -232,11 +271,11 @@ def study(sd: "StableDiffusion", lesson: Lesson, steps: int, rate: float, seed: 
     return Learned(stops, words, np.stack(curve), sd.tokenizer.decode([best]), of_rival, of_random)
 
 
-def taught(lesson: Lesson, alphas: np.ndarray, seed: int, step: int) -> Examples:
+def taught(lesson: Lesson, alphas: np.ndarray, seed: int, step: int, batch: int = 8) -> Examples:
     """A step's examples, evenly spread over the timesteps that teach."""
     rng = np.random.default_rng([seed, 0, step])
-    rows = rng.integers(lesson.number, size=BATCH)
-    share = (rng.random() + rng.permutation(BATCH)) / BATCH % 1
+    rows = rng.integers(lesson.number, size=batch)
+    share = (rng.random() + rng.permutation(batch)) / batch % 1
     t = np.interp(share, (0, 1), TAUGHT) * len(alphas)
     latents, ids, token, _ = lesson
     return noised(latents[rows], t.astype(int), ids[rows], token, alphas, rng)
