@@ -64,7 +64,7 @@ class Options(Seeded):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    images, prompts = new_scenes(options.seed, options.number, known_things(sd))
+    images, prompts = new_scenes(options.seed, options.number, sd.size, known_things(sd))
     if options.picture:
         images, prompts = read_image(options.picture, sd.size)[None], [options.prompt]
     images = to_model(images, 1)

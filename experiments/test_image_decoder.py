@@ -57,7 +57,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     if options.picture:
         pictures = read_pictures(options.picture, sd.size, options.number)
     else:
-        pictures, _ = new_scenes(options.seed, options.number)
+        pictures, _ = new_scenes(options.seed, options.number, sd.size)
     latents, rng = encode(sd, pictures), np.random.default_rng(options.seed)
     decoded = decode(sd, latents)
     linear = fit_and_test(latents, decoded, rng)

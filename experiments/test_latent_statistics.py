@@ -23,7 +23,7 @@ import numpy as np
 
 import stable_diffusion_tf
 from experiments.figures import latent_statistics as figures
-from phantom.world import render, scenes
+from phantom.world import render_all, scenes
 from stable_diffusion_tf.errors import UsageError
 from xray import script
 from xray.measure import Estimate, normality
@@ -78,7 +78,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
 def pictures_in(folder: Path | None, size: int, number: int, seed: int) -> np.ndarray:
     """(n, size, size, 3) uint8: the folder's first, by name; where there is none, scenes."""
     if folder is None:
-        return np.stack([render(scene) for scene in scenes(seed, number)])
+        return render_all(scenes(seed, number), size)
     found = read_pictures(folder, size, number)
     if len(found) < LEAST:
         raise UsageError(f"{folder} holds {len(found)} pictures; put {LEAST} or more there")

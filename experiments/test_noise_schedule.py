@@ -21,12 +21,12 @@ import numpy as np
 import stable_diffusion_tf
 from experiments.figures import noise_schedule as figures
 from experiments.figures.noise_schedule import Schedule
-from phantom.world import render, scenes
+from phantom.world import render_all, scenes
 from stable_diffusion_tf import scheduler
 from xray import script
 from xray.measure import normality
 from xray.methods import forward_process
-from xray.methods.drawing import decode
+from xray.methods.drawing import decode, encode
 from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_image
 from xray.report import Control, Report
@@ -92,8 +92,7 @@ def find_latents(sd: "stable_diffusion_tf.StableDiffusion", options: Options) ->
     if options.picture:
         only = sd.encode_image(read_image(options.picture, sd.size)[None])
         return np.repeat(only, options.number, axis=0)
-    drawn = scenes(options.seed, options.number)
-    return sd.encode_image(np.stack([render(scene) for scene in drawn]))
+    return encode(sd, render_all(scenes(options.seed, options.number), sd.size))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from stable_diffusion_tf.errors import UsageError
 from xray import script
 from xray.measure import mean_of
 from xray.methods import denoising_loss
+from xray.methods.drawing import encode
 from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_image
 from xray.report import Control, Report
@@ -59,7 +60,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     number = options.number
     images, own, others = find_cases(sd, options)
     texts = sd.encode_text([*own, *[""] * number, *others]).reshape(3, number, 77, -1)
-    x0 = sd.encode_image(images).repeat(number // len(images), axis=0)
+    x0 = encode(sd, images).repeat(number // len(images), axis=0)
     rng = np.random.default_rng([options.seed, 1])  # apart from the stream of the scenes
     noise = rng.standard_normal((number, len(TIMES), *x0.shape[1:]), dtype=np.float32)
     loss, predicted = denoising_loss.predict_all(sd, x0, noise, texts, TIMES)  # (3, number, times)
@@ -95,7 +96,7 @@ def find_cases(
     sd: "stable_diffusion_tf.StableDiffusion", options: Options
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Pictures (1 or number, H, W, 3) uint8, and `number` times their own words and another's."""
-    images, captions = new_scenes(options.seed, options.number, known_things(sd))
+    images, captions = new_scenes(options.seed, options.number, sd.size, known_things(sd))
     if options.picture:
         image = read_image(options.picture, sd.size)[None]
         return image, [options.prompt] * options.number, captions
