@@ -20,16 +20,7 @@ import stable_diffusion_tf
 from experiments.figures import precision as figures
 from stable_diffusion_tf.errors import UsageError
 from xray import script
-from xray.compare import (
-    BACKENDS,
-    Asked,
-    Comparison,
-    by_part,
-    compare,
-    inputs_of,
-    reads_of,
-    reads_on,
-)
+from xray.compare import BACKENDS, Asked, Comparison, backends, by_part, compare
 from xray.options import EXAMPLE, Prompt, Sampling
 from xray.report import Control, Report
 
@@ -40,8 +31,8 @@ class Options(Sampling):
     """what to draw."""
     steps: int = 10
     guidance: float = 4.0
-    pattern: str = "*"
-    """glob of the values to compare; of a large model not all fit into memory at once."""
+    pattern: str | None = None
+    """glob of the values to compare; by default all, of a large model what its blocks give out."""
     tolerance: float = 1e-4
     """the relative difference from which on two values deviate."""
 
@@ -54,16 +45,19 @@ class Options(Sampling):
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    asked = inputs_of(sd, options.prompt, options.steps, options.guidance, options.seed)
-    exact = reads_of(sd, asked, options.pattern)
+    asked = backends.inputs_of(sd, options.prompt, options.steps, options.guidance, options.seed)
+    pattern = options.pattern or backends.worth_comparing(sd)
+    exact = backends.reads_of(sd, asked, pattern)
     found, pictures = {}, {}
     for name in stable_diffusion_tf.precisions.precisions(sd.backend):
-        reads, pictures[name] = seen_again(options, asked, name)
+        reads, pictures[name] = seen_again(options, asked, pattern, name)
         found[name] = compare(reads, exact, exact, options.tolerance)
+        del reads  # which may be a gigabyte, before the next are read
     control = found.pop("float32")
     for name in others_of(sd.backend):
-        reads = reads_on(name, asked, options.weights, pattern=options.pattern)
+        reads = backends.reads_on(name, asked, options.weights, pattern=pattern)
         found[BACKENDS[name]] = compare(reads, exact, exact, options.tolerance)
+        del reads
     table = [
         {"variant": name, "part": part, "off by": f"{row.difference:.1e}", "at": row.address}
         for name, comparison in found.items()
@@ -87,12 +81,12 @@ def others_of(backend: str) -> list[str]:
 
 
 def seen_again(
-    options: Options, asked: Asked, precision: str
+    options: Options, asked: Asked, pattern: str, precision: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What the model holds, and what it draws, (H, W, 3), when it is loaded anew."""
     sd = script.load_model(options.weights, precision, options.size)
     run = {name: getattr(options, name) for name in ("steps", "guidance", "seed")}
-    return reads_of(sd, asked, options.pattern), sd.generate(options.prompt, **run)[0]
+    return backends.reads_of(sd, asked, pattern), sd.generate(options.prompt, **run)[0]
 
 
 def find(comparisons: dict[str, Comparison]) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # its own process starts Keras, not who asks
 
 Asked = Mapping[str, Sequence[np.ndarray]]  # part → what its network is given
 
+MOST = 1e9  # bytes of values that are all compared
+
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvino": "OpenVINO"}
 
 
@@ -38,6 +40,13 @@ def inputs_of(sd: "StableDiffusion", prompt: str, steps: int, guidance: float, s
     }
 
 
+def worth_comparing(sd: "StableDiffusion") -> str:
+    """A glob of all values, or, where they are more than a gigabyte, of what blocks give out."""
+    from xray.probe import taps
+
+    return "*" if sum(one.bytes for one in taps(sd)) <= MOST else "*s.[0-9]"
+
+
 def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[str, np.ndarray]:
     """What the networks of a model hold when each is called once: address → float32 array, in
     order of execution. asked: part ('text_encoder', 'unet', 'encoder' or 'decoder') → its inputs.
@@ -47,6 +56,7 @@ def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[st
     seen = instrument(sd, pattern)
     for part, arrays in asked.items():
         seen.function(part)(*arrays)
+        sd.finish(part if part in sd.networks else "vae")
     return {address: seen.reads[address] for address in seen.reads.dims}  # JAX sorts its outputs
 
 
