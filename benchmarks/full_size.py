@@ -8,6 +8,7 @@ says. Reports stay in --out, and what has one is not run again.
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,26 +24,26 @@ RUNS = {  # script → options with which it is over in some minutes
     "test_anatomy": "",
     "test_precision": "--steps 1",
     "test_image_encoder": "--size 512",
-    "test_image_encoder_noise_corruption": "--number 3",
-    "test_image_decoder": "--number 8",
+    "test_image_encoder_noise_corruption": "--number 2 --shares 0 0.1 1 --amplitudes 0 1",
+    "test_image_decoder": "docs/gallery/text2image.webp",
     "test_latent_statistics": "--number 8",
     "test_text_encoder": "",
     "text_semantic_similarity": "",
     "text_padding_and_end": FEW,
-    "text_layers": "--pictures 2 --steps 2",
+    "text_layers": f"'a cat' --layers 12 {FEW}",
     "text_image_interpolation": f"{FEW} --points 3",
     "text_latent_interpolation": f"{FEW} --points 3",
-    "text_symbol_image2image": "--number 2 --steps 5",
+    "text_symbol_image2image": "--number 1 --steps 5 --batch 1 --held 1 --rivals 2 --pictures 1",
     "test_noise_schedule": "--number 4",
-    "test_stabilizing_noise": FEW,
+    "test_stabilizing_noise": "--pictures 2 --steps 4",
     "test_fast_sampling": "--pictures 2 --counts 1 2 --steps 4",
     "test_ddim_inversion": "--number 1 --steps 2 3 --guidance 1 7.5",
     "test_training_step": "--number 4",
-    "test_time_and_context": FEW,
+    "test_time_and_context": f"{FEW} --blocks mid_block",
     "test_guidance": f"{FEW} --scales 1 7.5",
     "test_unet_features": "--number 8 --steps 2",
-    "test_cross_attention": FEW,
-    "test_unet_ablation": "--pictures 2 --steps 1",
+    "test_cross_attention": f"'a cat' {FEW}",
+    "test_unet_ablation": f"{FEW} --places unet.mid_block.resnets*",
     "test_h_space": f"{FEW} --scales 0 1 2",
     "text_prompt_to_prompt": FEW,
 }
@@ -54,7 +55,12 @@ def run_once(script: str, precision: str, weights: Path, out: Path) -> dict:
     if found := report_in(folder):
         return found
     told = ["--precision", precision, "--weights", weights, "--out", folder]
-    command = [sys.executable, f"experiments/{script}.py", *RUNS[script].split(), *map(str, told)]
+    command = [
+        sys.executable,
+        f"experiments/{script}.py",
+        *shlex.split(RUNS[script]),
+        *map(str, told),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = (done.stderr or done.stdout).strip().splitlines()
     failed = lines[-1] if lines else f"status {done.returncode}"

@@ -36,8 +36,6 @@ from xray.options import Picture, Seeded, check_range
 from xray.pictures import read_pictures
 from xray.report import Control, Report
 
-SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
-AMPLITUDES = (0, 0.25, 0.5, 1, 2, 4)  # standard deviations of the latent
 COSTS = "share that costs 3 dB"
 LEAST, MOST = 2, 256  # pictures
 LOSS = 10 * np.log10(2)  # dB that are lost where the squared error is doubled
@@ -50,37 +48,43 @@ class Options(Seeded):
     """a picture or a folder of pictures, cropped to squares; by default the phantom's scenes."""
     number: int = 30
     """how many scenes, pictures of the folder, or draws of the noise on the one picture."""
+    shares: tuple[float, ...] = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
+    """of the positions, from 0 on, no more than 1."""
+    amplitudes: tuple[float, ...] = (0, 0.25, 0.5, 1, 2, 4)
+    """of the noise, in standard deviations of the latent; from 0 on, and 1 among them."""
 
     def check(self) -> None:
         super().check()
         check_range("number", self.number, LEAST, MOST, 30)
+        latent_noise.check_grid(self.shares, self.amplitudes)
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
+    shares, amplitudes = options.shares, options.amplitudes
     pictures = find_pictures(options.picture, sd.size, options.number, options.seed)
     images = to_model(pictures, sd.vae_config.factor)
     latents = encode(sd, images)
     plain, std = decode(sd, latents), float(latents.std())
     noisy = {
         (share, a): decode(sd, latent_noise.replace(latents, share, a * std, options.seed))
-        for share in SHARES
-        for a in AMPLITUDES
+        for share in shares
+        for a in amplitudes
     }
-    off = max(float(np.abs(noisy[0, a] - plain).max()) for a in AMPLITUDES)
-    grid = [[psnr(images, noisy[share, a]) for a in AMPLITUDES] for share in SHARES]
-    shown = [[noisy[share, a][0] for a in AMPLITUDES] for share in SHARES]
-    sweep = Sweep(SHARES, AMPLITUDES, np.array(shown), np.array(grid))
+    off = max(float(np.abs(noisy[0, a] - plain).max()) for a in amplitudes)
+    grid = [[psnr(images, noisy[share, a]) for a in amplitudes] for share in shares]
+    shown = [[noisy[share, a][0] for a in amplitudes] for share in shares]
+    sweep = Sweep(shares, amplitudes, np.array(shown), np.array(grid))
     lost = sweep.psnr[0] - sweep.psnr  # (shares, amplitudes, n)
     table = [
         {
             "amplitude": f"{a:g}",
-            COSTS: mean_of(100 * latent_noise.share_where_lost(curve, SHARES, LOSS), "%"),
+            COSTS: mean_of(100 * latent_noise.share_where_lost(curve, shares, LOSS), "%"),
         }
         | {
             f"dB lost at {s:.0%}": mean_of(db[i], "dB")
-            for s, db in zip(SHARES[1:], lost[1:], strict=True)
+            for s, db in zip(shares[1:], lost[1:], strict=True)
         }
-        for i, (a, curve) in enumerate(zip(AMPLITUDES, np.moveaxis(sweep.psnr, 1, 0), strict=True))
+        for i, (a, curve) in enumerate(zip(amplitudes, np.moveaxis(sweep.psnr, 1, 0), strict=True))
     ]
     at = {row["amplitude"]: row[COSTS] for row in table}
     zeros = f"as strong as the latent costs 3 dB PSNR; by zeros, {at['0'].short}."
@@ -97,7 +101,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
 def find_pictures(place: Path | None, size: int, number: int, seed: int) -> np.ndarray:
     """(n, H, W, 3) uint8: from disk, one alone again and again, or scenes that are new."""
     if place is None:
-        return new_scenes(seed, number)[0]
+        return new_scenes(seed, number, size)[0]
     found = read_pictures(place, size, number)
     return found if len(found) > 1 else np.repeat(found, number, axis=0)
 

@@ -31,7 +31,7 @@ from xray.methods.drawing import to_pictures
 from xray.options import Batch, Other, Prompt, check_range
 from xray.report import Control, Report
 
-ROWS = 16  # runs in a batch
+ROWS = 16  # runs in a batch, at most
 SHOWN = Swap("words"), Swap("words", None, 0), Swap("noisier"), Swap("cleaner")
 WRONG = "its own timestep and prompt, put in by hand, moved the latent"
 
@@ -46,6 +46,8 @@ class Options(Batch):
     """what the UNet is conditioned on instead."""
     shift: int = 1
     """by how many steps the timestep is wrong, 1 to 100."""
+    blocks: str = "*"
+    """glob of the blocks in which it is swapped, as mid_block; by default in each."""
     steps: int = 6
     guidance: float = 4.0
 
@@ -61,13 +63,14 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     if np.array_equal(context, strange):
         raise UsageError("both prompts are the same to the model; try 'a cat' and 'a dog'")
     run = {"uncond": uncond, "steps": steps, "guidance": options.guidance}
-    noise, many = sd.draw_noise(options.seed, ROWS), np.repeat(context, ROWS, 0)
+    batch = min(ROWS, 2 * options.pictures)
+    noise, many = sd.draw_noise(options.seed, batch), np.repeat(context, batch, 0)
     *_, plain = sd.denoise(many, latent=noise, **run)
     again = rounding.redrawn(sd, many, noise, run)
     times = conditioning.shifted_times(sd.timesteps(steps), options.shift, len(sd.alphas) - 1)
     both = np.concatenate([context, strange])
     known = conditioning.read_conditions(sd, both, uncond, noise, times)
-    swaps = conditioning.list_swaps(conditioning.find_blocks(sd), steps)
+    swaps = conditioning.list_swaps(conditioning.find_blocks(sd, options.blocks), steps)
     jobs = [(Swap("itself"), 0)]
     jobs += [(swap, i) for swap in swaps for i in range(options.pictures)]
     itself, *latents = conditioning.swap_all(sd, jobs, noise, context, known, run)

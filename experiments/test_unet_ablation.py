@@ -43,10 +43,12 @@ class Options(Batch):
     """what to draw."""
     steps: int = 8
     guidance: float = 4.0
+    places: str = "*"
+    """glob of what is ablated, as unet.mid_block*; by default every block and every head."""
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
-    places, ablations = find_ablations(sd)
+    places, ablations = find_ablations(sd, options.places)
     context, uncond = np.split(sd.encode_text([options.prompt, ""]), 2)
     run = {"uncond": uncond, "steps": options.steps, "guidance": options.guidance}
     noise = sd.draw_noise(options.seed, options.pictures)

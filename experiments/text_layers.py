@@ -17,7 +17,6 @@ work that way. The control: where nothing is ablated, the same means must give t
 for rounding.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,30 +25,19 @@ import stable_diffusion_tf
 from experiments.figures import text_layers as figures
 from phantom.prompts import counts_of_each, examples, known_things, not_read
 from xray import rounding, script
-from xray.measure import Estimate, mean_of
+from xray.measure import mean_of
 from xray.methods.drawing import draw, to_pictures
 from xray.methods.text_layers import (
     ablations,
-    all_but_attention,
     encode_ablated,
     first_layers,
     likeness,
 )
 from xray.options import Batch, Prompts
-from xray.report import Control, Report, Value, numbers_of
+from xray.report import Control, Report, numbers_of
 
 EXAMPLES = 32  # prompts, half of them with two things
 WRONG = "what ablates a layer changes the others too"
-SAID = {  # what is counted, and whether a layer clearly raises it → the finding
-    ("things", True): "Things appear with layer {n}: stopped after it, {told} show them; without "
-    "its attention, {without}.",
-    ("things", False): "No layer clearly brings the things: stopped after layer {n}, {told} show "
-    "them, from embeddings alone {first}.",
-    ("cosine", True): "Layer {n} shapes the context most: stopped after it, the cosine with the "
-    "whole encoder's is {told}; without its attention, {without}.",
-    ("cosine", False): "No layer clearly shapes the context most: stopped after layer {n}, the "
-    "cosine with the whole encoder's is {told}.",
-}
 
 
 @dataclass(frozen=True)
@@ -58,11 +46,13 @@ class Options(Batch):
     """what to draw; by default 32 prompts of the phantom's world, drawn by the seed."""
     pictures: int = 2
     steps: int = 8
+    layers: tuple[int, ...] = ()
+    """to stop after and to look into, counted from 1; by default all, and always the last."""
 
 
 def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     prompts = options.prompts or examples(options.seed, EXAMPLES, known_things(sd))
-    texts, acting = [*prompts, ""], ablations(sd.text_config.num_hidden_layers)
+    texts, acting = [*prompts, ""], ablations(sd.text_config.num_hidden_layers, options.layers)
     contexts = encode_ablated(sd, texts, np.stack([*acting.values()]))
     same = sd.encode_text(texts * len(acting)).reshape(contexts.shape)  # in the same rows
     whole = [*acting].index(first_layers(sd.text_config.num_hidden_layers))
@@ -79,7 +69,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         | {"cosine": mean_of(cosines)}
         for name, some, cosines in zip(acting, images, near, strict=True)
     ]
-    layer, finding = find({row["what acts"]: row for row in table})
+    layer, finding = figures.tell_layer({row["what acts"]: row for row in table})
     return Report(
         finding,
         Control("nothing ablated, by the same means: the context", str(held), held.passed, WRONG),
@@ -89,19 +79,6 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
         tensors={"contexts": contexts, "pictures": images},
         notes=[line for text in options.prompts for line in not_read(sd, text)],
     )
-
-
-def find(rows: Mapping[str, Mapping[str, Value]]) -> tuple[str | None, str]:
-    """The layer that brings most of the things, if one clearly does, and the finding."""
-    stops = [name for name in map(first_layers, range(len(rows))) if name in rows]
-    what = "things" if "things" in rows[stops[0]] else "cosine"
-    got: Sequence[Estimate] = [rows[name][what] for name in stops]
-    n = max(range(1, len(got)), key=lambda i: got[i].value - got[i - 1].value)
-    clear = got[n].low > got[n - 1].high
-    told = got[n].of("pictures") if what == "things" else got[n]
-    without = rows[all_but_attention(n)][what].short
-    said = SAID[what, clear].format(n=n, told=told, without=without, first=got[0].short)
-    return f"layer {n}" if clear else None, said
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ def ablation_sheet(
     upper, lower = figure.subfigures(2, 1, height_ratios=(5 + 0.2 * len(lost), 4))
     ratios = (5, 0.4 * len(lost)) if lost else (5,)
     bars, *counts = upper.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
-    draw_bars(bars, [ablations[i] for i in blocks], [table[i] for i in blocks], usual)
-    for axes in counts:
+    if blocks:
+        draw_bars(bars, [ablations[i] for i in blocks], [table[i] for i in blocks], usual)
+    for axes in counts if blocks else ():
         draw_counts(axes, [table[i] for i in blocks], lost)
         bars.set_xticks([])
     last = counts[-1] if counts else bars

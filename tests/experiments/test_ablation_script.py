@@ -49,7 +49,7 @@ def few(found, monkeypatch) -> None:
     kept = [(tap, one) for tap in places for one in ablations if one.address == tap.address]
     kept = [(tap, one) for tap, one in kept if tap.address in (HIDDEN, f"{CROSS}.probs")]
     chosen = list({tap.address: tap for tap, _ in kept}.values()), [one for _, one in kept]
-    monkeypatch.setattr(experiment, "find_ablations", lambda _: chosen)
+    monkeypatch.setattr(experiment, "find_ablations", lambda *_: chosen)
 
 
 def test_every_block_and_every_head_is_found_in_order_of_execution(found):
@@ -66,6 +66,19 @@ def test_every_block_and_every_head_is_found_in_order_of_execution(found):
     assert len(set(ablations)) == 47 and len(places) == 32
     assert ablations[0].place == "down 0.0" and ablations[-1].place == "up 1.1"
     assert "mid 1" in {one.place for one in ablations}
+
+
+def test_a_glob_says_what_is_ablated(sd, found):
+    places, ablations = ablation.find_ablations(sd, "unet.mid_block*")
+    assert ablations == [one for one in found[1] if one.address.startswith("unet.mid_block")]
+    assert {one.address for one in ablations} == {tap.address for tap in places}
+
+
+@pytest.mark.parametrize("pattern", [f"{CROSS}.probs", HIDDEN])
+def test_heads_alone_or_a_block_alone_can_be_ablated(pattern, tmp_path, monkeypatch):
+    words = ["a cat", *SMALLEST[1:], "--places", pattern, "--out", tmp_path]
+    call(experiment.main, *words, monkeypatch=monkeypatch)
+    assert spread(only(tmp_path / "test_unet_ablation") / "figure.png") > 5
 
 
 def test_a_mask_is_zero_where_its_row_says_in_both_halves(found):
@@ -180,6 +193,10 @@ def test_the_control_fails_where_the_instrument_changes_the_picture(
     [
         (["--guidance", "nan"], "guidance of nan is no number"),
         (["--batch", "8"], "--batch is called --pictures now"),
+        (
+            ["--places", "unet.mid_blok*"],
+            "nothing to ablate at unet.mid_blok*; try --places 'unet.mid",
+        ),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],
 )

@@ -1,6 +1,7 @@
 """The benchmark at full size takes hours; that no script refuses its options is seen here."""
 
 import importlib
+import shlex
 from pathlib import Path
 
 import pytest
@@ -20,4 +21,4 @@ def test_every_experiment_is_asked_and_takes_its_options(runs):
     assert runs.keys() == there
     for script, words in runs.items():
         options = importlib.import_module(f"experiments.{script}").Options
-        tyro.cli(options, args=words.split()).check()
+        tyro.cli(options, args=shlex.split(words)).check()

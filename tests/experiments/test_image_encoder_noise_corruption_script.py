@@ -73,8 +73,7 @@ def test_it_saves_grid_and_surface(tmp_path, monkeypatch, capfd):
 def test_the_control_fails_where_nothing_replaced_is_something(tmp_path, monkeypatch):
     right = latent_noise.replace
     monkeypatch.setattr(latent_noise, "replace", lambda *given: right(*given) + np.float32(1e-3))
-    monkeypatch.setattr(corruption, "SHARES", (0, 1))
-    words = [PHOTO, "--number", 2, "--out", tmp_path]
+    words = [PHOTO, "--number", 2, "--shares", 0, 1, "--out", tmp_path]
     with pytest.raises(SystemExit, match="control failed"):
         call(corruption.main, *words, monkeypatch=monkeypatch)
     folder = only(tmp_path / "test_image_encoder_noise_corruption")
@@ -88,6 +87,9 @@ def test_the_control_fails_where_nothing_replaced_is_something(tmp_path, monkeyp
     [
         (["--number", "1"], "--number 1 is not from 2 to 256"),
         (["--seed", "-1"], "seed of -1 is negative"),
+        (["--shares", "1", "0"], "--shares takes 2 or more that rise; try --shares 0 0.1 1"),
+        (["--shares", "0.1", "1"], "--shares go from 0 to 1 at most"),
+        (["--amplitudes", "0", "2"], "--amplitudes from 0 and over 1; try --shares"),
         (["no-such"], "there is no no-such"),
         (["--weights", "nothing-such"], "not in the catalogue"),
     ],

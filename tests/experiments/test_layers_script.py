@@ -66,22 +66,38 @@ def rows(column: str, *stops: Estimate) -> dict[str, dict[str, Estimate]]:
 
 def test_things_appear_where_the_counts_clearly_rise():
     few, some, many = (share_of(np.arange(32) < hits) for hits in (1, 12, 30))
-    layer, said = layers.find(rows("things", few, many, many))
+    layer, said = layers.figures.tell_layer(rows("things", few, many, many))
     assert layer == "layer 1" and said == (
         "Things appear with layer 1: stopped after it, 30 of 32 pictures [80, 98 %] show them; "
         "without its attention, 1 of 32."
     )
-    assert layers.find(rows("things", few, some, many))[0] == "layer 2"
-    layer, said = layers.find(rows("things", few, share_of(np.arange(32) < 4), some))
+    assert layers.figures.tell_layer(rows("things", few, some, many))[0] == "layer 2"
+    layer, said = layers.figures.tell_layer(rows("things", few, share_of(np.arange(32) < 4), some))
     assert layer is None and said.startswith("No layer clearly brings the things: stopped after")
+
+
+def test_where_some_layers_are_looked_into_those_between_two_are_named():
+    few, many = (share_of(np.arange(32) < hits) for hits in (1, 30))
+    names = text_layers.ablations(12, [6])
+    assert [*names] == [
+        "embeddings alone", "layers 1 to 6", "layers 1 to 12",
+        "all but the attention of layer 6", "all but the attention of layer 12",
+    ]  # fmt: skip
+    some = zip(names, (few, many, many, few, many), strict=True)
+    layer, said = layers.figures.tell_layer({name: {"things": one} for name, one in some})
+    assert layer == "layers 1 to 6" and said == (
+        "Things appear with layers 1 to 6: stopped after 6, 30 of 32 pictures [80, 98 %] "
+        "show them; without attention there, 1 of 32."
+    )
+    assert len(said.split()) <= 25
 
 
 def test_where_nobody_can_judge_the_cosine_is_told():
     low, high = Estimate(0.1, 0.0, 0.2, 8), Estimate(0.9, 0.8, 1.0, 8)
-    layer, said = layers.find(rows("cosine", low, low, high))
+    layer, said = layers.figures.tell_layer(rows("cosine", low, low, high))
     assert layer == "layer 2" and "whole encoder's is 0.90 [0.80, 1.00]; without" in said
     alone = low._replace(low=np.nan, high=np.nan), high._replace(low=np.nan, high=np.nan)
-    assert layers.find(rows("cosine", *alone, alone[1]))[0] is None
+    assert layers.figures.tell_layer(rows("cosine", *alone, alone[1]))[0] is None
 
 
 @pytest.mark.arithmetic
@@ -116,6 +132,7 @@ def test_the_control_fails_where_ablating_changes_more(tmp_path, monkeypatch, ca
     [
         (["a cat", "--guidance", "nan"], "guidance of nan is no number"),
         (["a cat", "--weights", "nothing-such"], "not in the catalogue"),
+        (["a cat", "--layers", "0"], "--layers 0 is not one of 1 to 3"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(words, told, tmp_path, monkeypatch, capfd):

@@ -101,7 +101,7 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     folder = only(tmp_path / "test_time_and_context")
     assert spread(folder / "figure.png") > 10
     saved = load_file(folder / "tensors.safetensors")
-    assert saved["plain"].shape == (16, 16, 16, 4)
+    assert saved["plain"].shape == (4, 16, 16, 4), "as many again, to tell how far seeds are"
     assert saved["latents"].shape == (24, 2, 16, 16, 4)  # 3 kinds, of 1 + 5 blocks + 2 steps each
     assert saved["pictures"].shape == (25, 2, 64, 64, 3)
     far = conditioning.apart(saved["latents"], saved["plain"][:2]).reshape(3, 8, 2)
@@ -111,6 +111,11 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     share = 100 * far[0, 0].mean() / conditioning.between(saved["plain"])
     assert report.numbers["the other prompt, all"].value == pytest.approx(share, rel=1e-4)
     assert report.control.passed and capfd.readouterr().err == ""
+
+
+def test_a_glob_says_in_which_blocks_it_is_swapped(sd):
+    assert conditioning.find_blocks(sd, "up*") == ["up_blocks.0", "up_blocks.1"]
+    assert conditioning.find_blocks(sd, "mid_block") == ["mid_block"]
 
 
 def test_the_control_fails_where_its_own_conditions_move_the_latent(tmp_path, monkeypatch):
@@ -138,6 +143,7 @@ def test_a_latent_consistency_model_is_refused(tmp_path, monkeypatch, capfd):
     [
         (["--shift", "0"], "--shift 0 is not from 1 to 100"),
         (["--pictures", "17"], "--pictures 17 is not from 2 to 16"),
+        (["--blocks", "mid_blok"], "no block mid_blok; --blocks is a glob of down_blocks.0, "),
         (["--guidance", "nan"], "guidance of nan is no number"),
         (["a cat", "a cat "], "both prompts are the same"),
         (["--weights", "nothing-such"], "not in the catalogue"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.progress import progress_bar
 
 from .drawing import draw
@@ -44,12 +45,17 @@ class Ablation(NamedTuple):
         return f"{self.kind}{'' if self.head is None else f' {self.head}'}, {self.place}"
 
 
-def find_ablations(sd: "StableDiffusion") -> tuple[list["TapInfo"], list[Ablation]]:
-    """The values that can be set to zero, and the ablations, both in order of execution."""
+def find_ablations(
+    sd: "StableDiffusion", pattern: str = "*"
+) -> tuple[list["TapInfo"], list[Ablation]]:
+    """The values that can be set to zero, and the ablations, both in order of execution. pattern:
+    a glob of addresses; raises UsageError where it means nothing that can be ablated."""
     from xray.probe import taps
 
     places, ablations = [], []
     for tap in taps(sd):
+        if not fnmatchcase(tap.address, pattern):
+            continue
         kind = next((kind for p, kind in BLOCKS.items() if fnmatchcase(tap.address, p)), None)
         if kind:
             ablations.append(Ablation(tap.address, kind))
@@ -58,6 +64,8 @@ def find_ablations(sd: "StableDiffusion") -> tuple[list["TapInfo"], list[Ablatio
         else:
             continue
         places.append(tap)
+    if not places:
+        raise UsageError(f"nothing to ablate at {pattern}; try --places 'unet.mid_block*'")
     return places, ablations
 
 

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from stable_diffusion_tf.errors import UsageError
 
 from .drawing import draw
 
@@ -46,12 +49,16 @@ class Swap(NamedTuple):
         return name.replace("_blocks.", " block ").replace("_", " ")
 
 
-def find_blocks(sd: "StableDiffusion") -> list[str]:
-    """The blocks that are conditioned on either, in order of execution."""
+def find_blocks(sd: "StableDiffusion", pattern: str = "*") -> list[str]:
+    """The blocks that are conditioned on either, in order of execution. pattern: a glob of their
+    names, as mid_block; raises UsageError where it means none."""
     from xray.probe import taps
 
     found = (BLOCK.match(tap.address) for tap in taps(sd) if kind_of(tap.address))
-    return list(dict.fromkeys(match[1] for match in found))
+    known = list(dict.fromkeys(match[1] for match in found))
+    if chosen := [block for block in known if fnmatchcase(block, pattern)]:
+        return chosen
+    raise UsageError(f"no block {pattern}; --blocks is a glob of {', '.join(known)}")
 
 
 def kind_of(address: str) -> str | None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stable_diffusion_tf.errors import UsageError
+from xray.options import check_rising
 from xray.tensor_debug import DebugTensor
 
 
@@ -15,6 +17,16 @@ def replace(latents: np.ndarray, share: float, std: float, seed: int) -> np.ndar
         rng = np.random.default_rng([seed, i])
         made.append(DebugTensor(latent, space="latent").corrupt(share, std, rng).array)
     return np.stack(made)
+
+
+def check_grid(shares: Sequence[float], amplitudes: Sequence[float]) -> None:
+    """Raises UsageError where options hold no plain round trip, or no noise as strong as the
+    latent."""
+    check_rising("shares", shares, 2, "0 0.1 1")
+    check_rising("amplitudes", amplitudes, 2, "0 1 4")
+    if shares[0] != 0 or shares[-1] > 1 or amplitudes[0] != 0 or 1 not in amplitudes:
+        told = "--shares go from 0 to 1 at most, --amplitudes from 0 and over 1"
+        raise UsageError(f"{told}; try --shares 0 0.1 1 --amplitudes 0 1 4")
 
 
 def share_where_lost(psnr: np.ndarray, shares: Sequence[float], loss: float) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stable_diffusion_tf.errors import UsageError
 from xray.measure import cosine
 
 if TYPE_CHECKING:
@@ -16,14 +17,20 @@ PARTS = ("self_attn", "mlp")  # of a layer; each adds something to what comes in
 ADDED = "text_encoder.text_model.encoder.layers.{}.{}"
 
 
-def ablations(layers: int) -> dict[str, np.ndarray]:
+def ablations(layers: int, chosen: Sequence[int] = ()) -> dict[str, np.ndarray]:
     """What acts, by name → which parts of which layers that is, (layers, 2) bool: the first layers
-    alone, from none to all (as a logit lens), and all but the self-attention of one."""
+    alone, from none to all (as a logit lens), and all but the self-attention of one.
+
+    chosen: the layers to stop after and to look into, counted from 1; the last always is, and by
+    default all are. Raises UsageError for one that is not there."""
+    if missing := sorted({*chosen} - {*range(1, layers + 1)}):
+        raise UsageError(f"--layers {missing[0]} is not one of 1 to {layers}")
+    stops = sorted({*chosen, layers}) if chosen else [*range(1, layers + 1)]
     order, everything = np.arange(layers), np.ones((layers, len(PARTS)), bool)
-    made = {first_layers(n): everything & (order < n)[:, None] for n in range(layers + 1)}
-    for i in order:
-        made[all_but_attention(i + 1)] = everything.copy()
-        made[all_but_attention(i + 1)][i, 0] = False
+    made = {first_layers(n): everything & (order < n)[:, None] for n in (0, *stops)}
+    for n in stops:
+        made[all_but_attention(n)] = everything.copy()
+        made[all_but_attention(n)][n - 1, 0] = False
     return made
 
 
