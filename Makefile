@@ -57,9 +57,10 @@ ray-test: .venv/.ray ## sweep on a cluster of Ray while nodes, workers and the d
 lint: .venv/.test ## check format and style
 	$(PY) -m ruff format --check . && $(PY) -m ruff check .
 
-# Another model's: make gallery WEIGHTS=sd-v1-5 OUT=my-gallery; stopped, it goes on with the same line.
+# Another model's: make gallery WEIGHTS=sd-v1-5 OUT=my-gallery BUDGET=30min, which each experiment
+# may take; stopped, it goes on with the same line, in the middle of an experiment too.
 gallery: .venv/.runtime ## run every experiment on the phantom and write docs/gallery (a quarter of an hour)
-	$(PY) -m experiments.gallery $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT))
+	$(PY) -m experiments.gallery $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(BUDGET),--budget $(BUDGET))
 
 bench: .venv/.oracle .venv/.ray ## measure speed, speed and memory side by side with diffusers and keras-cv (5 GB of disk and memory)
 	$(PY) benchmarks/text2image.py

@@ -15,9 +15,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,6 +26,7 @@ from PIL import Image
 
 from stable_diffusion_tf.errors import UsageError
 from xray.film import Film
+from xray.journal import UNFINISHED
 from xray.report import (
     FIGURE,
     JSON,
@@ -78,6 +79,7 @@ def main(
     precision: str | None = None,
     size: int | None = None,
     backend: str | None = None,
+    budget: str | None = None,
 ) -> None:
     """Run experiments as a person would, and write a page for each.
 
@@ -88,6 +90,7 @@ def main(
         precision: for the scripts that take one; by default float32.
         size: pixels along the side of pictures; by default, what the model was trained on.
         backend: what Keras computes with; by default TensorFlow.
+        budget: how long each may take, as 10min: fewer pictures and steps are taken as need be.
     """
     known = [name for group in BLOCKS.values() for name in group]
     if unknown := sorted({*names} - {*known}):
@@ -95,6 +98,7 @@ def main(
     if weights != SHIPPED and out.resolve() == GALLERY:
         raise UsageError(f"{out} shows the phantom; name a folder for {weights}: --out my-gallery")
     said = {"--precision": precision, "--size": size, "--backend": backend}
+    said |= {"--budget": budget}
     chosen = [f"{name}={value}" for name, value in said.items() if value is not None]
     asked = {"weights": weights, "options": chosen, "names": [*names] or known}
     out.mkdir(parents=True, exist_ok=True)
@@ -125,9 +129,9 @@ def read_begun(out: Path, asked: Mapping[str, Any]) -> list[str]:
 def draw(name: str, weights: str, chosen: Sequence[str], out: Path) -> bool:
     """Run one script and write its page; whether it went well."""
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_of(name, out) as scratch:
         try:
-            folder = run(name, weights, chosen, Path(scratch))
+            folder = run(name, weights, chosen, scratch)
         except RuntimeError as error:
             print(f"{name:36} FAILED: {error}", flush=True)
             return False
@@ -143,11 +147,26 @@ def draw(name: str, weights: str, chosen: Sequence[str], out: Path) -> bool:
     return True
 
 
+@contextmanager
+def scratch_of(name: str, out: Path) -> Iterator[Path]:
+    """A folder for a script to run in. It goes at the end, unless the script was stopped in the
+    middle of a long run: then what it keeps to go on with is found there by the same command."""
+    scratch = out / UNFINISHED / name
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        yield scratch
+    finally:
+        if not [*scratch.glob(f"outputs/*/{UNFINISHED}")]:
+            shutil.rmtree(scratch)
+            if not [*scratch.parent.iterdir()]:
+                scratch.parent.rmdir()
+
+
 # --- running -----------------------------------------------------------------------------------
 
 
 def run(name: str, weights: str, chosen: Sequence[str], scratch: Path) -> Path:
-    """One script in a process of its own, in the empty folder `scratch`; where it saved. Raises
+    """One script in a process of its own, in the folder `scratch`; where it saved. Raises
     RuntimeError where it ends with an error, its control's too."""
     model = str(Path(weights).absolute()) if os.sep in weights else weights
     mine = [option for option in chosen if option.partition("=")[0] not in NOT_FOR.get(name, ())]
@@ -155,8 +174,9 @@ def run(name: str, weights: str, chosen: Sequence[str], scratch: Path) -> Path:
     command += [*mine, *MORE.get(name, ())]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
-        raise RuntimeError((done.stderr or done.stdout).strip().rpartition("\n")[2])
-    return next((scratch / "outputs" / name).iterdir())
+        killed = f"killed by signal {-done.returncode}; " if done.returncode < 0 else ""
+        raise RuntimeError(killed + (done.stderr or done.stdout).strip().rpartition("\n")[2])
+    return max(scratch.glob(f"outputs/*/*/{JSON}"), key=lambda path: path.stat().st_mtime).parent
 
 
 def read_story(name: str) -> Story:

@@ -102,6 +102,29 @@ def test_a_script_that_fails_is_named_and_the_others_are_drawn(tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+def test_a_script_that_was_stopped_finds_what_it_kept(tmp_path, monkeypatch, capfd):
+    found = []
+
+    def stopped(name, weights, chosen, scratch):
+        found.append([*scratch.rglob("*.npz")])
+        kept = scratch / "outputs" / name / "unfinished" / "key"
+        kept.mkdir(parents=True, exist_ok=True)
+        (kept / "000000.npz").touch()
+        raise RuntimeError("killed by signal 9; over 14 min, 4.9 GB")
+
+    monkeypatch.setattr(pages, "run", stopped)
+    words = ["--budget", "10min", "--out", tmp_path]
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="the same command tries again"):
+            call(pages.main, "test_anatomy", *words, monkeypatch=monkeypatch)
+    assert [len(some) for some in found] == [0, 1]
+    assert "FAILED: killed by signal 9" in capfd.readouterr().out
+    monkeypatch.undo()
+    call(pages.main, "test_anatomy", *words, monkeypatch=monkeypatch)
+    _, facts = read_report(tmp_path / "test_anatomy.json")
+    assert facts["options"]["budget"] == "10min"
+
+
 def test_the_pages_that_are_shipped_are_those_of_the_reports():
     shipped = pages.read_all(pages.GALLERY)
     assert sorted(shipped) == sorted(NAMES)
