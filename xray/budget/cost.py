@@ -4,11 +4,11 @@ import math
 import statistics
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from stable_diffusion_tf.compiled import Call
-from stable_diffusion_tf.machine import peak_memory
+from stable_diffusion_tf.machine import peak_memory, return_free_memory
 from stable_diffusion_tf.progress import in_words
 
 from .rehearsal import Key, Rehearsal, key_of
@@ -51,6 +51,10 @@ class Times:
         else:
             self.first[key] = seconds
 
+    def known(self, key: Key) -> int:
+        """How many calls of a kind have been timed, the last ones and the first."""
+        return (key in self.first) + len(self.later[key])
+
     def of(self, key: Key) -> float:
         """Seconds of a call that compiles nothing: as such calls took, or by its size as another of
         this network did; 0 where none is known."""
@@ -82,23 +86,22 @@ def seconds_of(counts: Mapping[Key, int], times: Times, compiled: Collection[Key
 def measure(found: Rehearsal, times: Times) -> None:
     """Make true calls of the kinds that matter, so that their time and memory are known: of each
     network the largest, those that most numbers go through, and all with a large share of the
-    whole."""
+    whole. The UNet comes last, as what others took is free again by then."""
     for weight in (lambda key: key.size, lambda key: found.counts[key] * key.size):
         heaviest = {
             (key.network, key.shapes[0][-1]): key for key in sorted(found.counts, key=weight)
         }
-        for key in heaviest.values():
-            time_key(key, found, times)
+        time_all(heaviest.values(), found, times)
     total = seconds_of(found.counts, times)
-    for key, n in found.counts.items():
-        if n * times.of(key) > MUCH * total:
-            time_key(key, found, times)
+    much = [key for key, n in found.counts.items() if n * times.of(key) > MUCH * total]
+    time_all(much, found, times)
 
 
-def time_key(key: Key, found: Rehearsal, times: Times) -> None:
-    for _ in range(min(2, found.counts[key])):
-        if key not in times.first or not times.later[key]:
+def time_all(keys: Iterable[Key], found: Rehearsal, times: Times) -> None:
+    for key in sorted(keys, key=lambda key: key.network == "unet"):
+        while times.known(key) < min(2, found.counts[key]):
             times.take(found.calls[key])
+        return_free_memory()
 
 
 def cost_of(

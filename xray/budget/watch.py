@@ -141,6 +141,7 @@ class Watch(Generic[Asked]):
             cost, found = self.choose(cost, found, limit)
         elif cost.seconds >= LONG:
             say(self.sentence(cost))
+        found.calls.clear()  # which hold networks that the run is to give back
         self.plan = found if cost.seconds >= LONG else None
 
     def choose(self, cost: Cost, found: Rehearsal, limit: float) -> tuple[Cost, Rehearsal]:

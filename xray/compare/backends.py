@@ -56,7 +56,7 @@ def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[st
     seen = instrument(sd, pattern)
     for part, arrays in asked.items():
         seen.function(part)(*arrays)
-        sd.finish(part if part in sd.networks else "vae")
+        sd.finish(part)
     return {address: seen.reads[address] for address in seen.reads.dims}  # JAX sorts its outputs
 
 

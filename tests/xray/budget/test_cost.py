@@ -1,8 +1,13 @@
 """What calls cost, from what some of them took."""
 
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from xray.budget.cost import Cost, Times, seconds_of
+from stable_diffusion_tf.compiled import Call
+from xray.budget.cost import Cost, Times, measure, seconds_of
 from xray.budget.rehearsal import Key
 
 
@@ -41,6 +46,18 @@ def test_the_halves_of_the_vae_are_not_taken_for_each_other(times):
 def test_what_was_called_once_takes_as_long_as_it_did(times):
     times.note(ENCODER, 7.0)
     assert seconds_of({ENCODER: 1}, times) == 7
+
+
+def test_the_unet_is_timed_last_so_that_what_others_took_is_free_again():
+    made, shapes = [], {unet(2): 4, DECODER: 2, ENCODER: 1}
+    counts = Counter(shapes)
+
+    def call(key: Key) -> Call:
+        arrays = tuple(np.zeros(shape) for shape in key.shapes)
+        return Call(key.network, arrays, lambda *_: made.append(key), lambda *_: None)
+
+    measure(SimpleNamespace(counts=counts, calls={key: call(key) for key in counts}), Times())
+    assert made == [DECODER, DECODER, ENCODER, unet(2), unet(2)], "once what is called once"
 
 
 @pytest.mark.parametrize(

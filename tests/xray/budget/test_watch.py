@@ -84,6 +84,7 @@ def test_a_large_model_is_looked_ahead_before_the_work(main, small, clock, monke
     kept = Watch(main, small, Batch(pictures=8, steps=100), started=0.0)
     kept.look_ahead(None)
     assert clock.now == COMPILING + 2 * 8 * A_ROW, "one kind of call, compiled and timed"
+    assert kept.plan.counts and not kept.plan.calls, "a call would hold its network to the end"
     assert capsys.readouterr().err.startswith("about 7 min, ")
 
 
