@@ -1,7 +1,9 @@
-"""All that this project takes from Keras and that has no public name there. `make keras` holds it
-against the lowest and the highest Keras that requirements.txt allows."""
+"""All that this project takes from Keras, and from TensorFlow below it, and that has no public name
+there. `make keras` holds it against the lowest and the highest Keras that requirements.txt
+allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -66,3 +68,22 @@ def openvino_value(node: Any) -> Any:
 def all_layers(network: keras.Model) -> list[keras.Layer]:
     """Every layer inside, itself first."""
     return [*network._flatten_layers()]
+
+
+@contextmanager
+def gradients_forgotten() -> Iterator[None]:
+    """TensorFlow notes the gradient of whatever is recomputed in a global table, and with it every
+    weight of the network, which then could never be released: what came in is taken out again."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.framework.ops import gradient_registry
+
+    table = gradient_registry._registry
+    before = {*table}
+    try:
+        yield
+    finally:
+        for name in {*table} - before:
+            if name.startswith("CustomGradient"):
+                del table[name]

@@ -24,7 +24,7 @@ def alone(monkeypatch) -> None:
     """No other backend is installed, and only the text encoder is asked."""
     monkeypatch.setattr(test_precision, "find_spec", lambda name: None)
     monkeypatch.setattr(
-        test_precision,
+        test_precision.backends,
         "inputs_of",
         lambda sd, prompt, *run: {"text_encoder": (sd.tokenize(prompt),)},
     )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import keras
 
 from stable_diffusion_tf.attention import Attention, FeedForward
-from stable_diffusion_tf.keras_private import all_layers
+from stable_diffusion_tf.keras_private import all_layers, gradients_forgotten
 from stable_diffusion_tf.layers import ResnetBlock
 
 BLOCKS = (ResnetBlock, Attention, FeedForward)
@@ -21,27 +21,8 @@ def recomputed(network: keras.Model) -> Iterator[None]:
     for block in blocks:
         object.__setattr__(block, "call", keras.remat(block.call))
     try:
-        with forgotten():
+        with gradients_forgotten():
             yield
     finally:
         for block in blocks:
             object.__delattr__(block, "call")
-
-
-@contextmanager
-def forgotten() -> Iterator[None]:
-    """TensorFlow notes the gradient of whatever is recomputed in a global table, and with it every
-    weight of the network, which then could never be released: what came in is taken out again."""
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    from tensorflow.python.framework.ops import gradient_registry
-
-    table = gradient_registry._registry
-    before = {*table}
-    try:
-        yield
-    finally:
-        for name in {*table} - before:
-            if name.startswith("CustomGradient"):
-                del table[name]
