@@ -130,7 +130,8 @@ def corruption_sheet(sweep: Sweep, loss: float, title: str) -> Figure:
     for axes, amplitude in zip(grid[-1], sweep.amplitudes, strict=True):
         axes.set_xlabel(f"{amplitude:g}", fontsize=11)
     left.supylabel("share of latent positions that is replaced", fontsize=10)
-    left.supxlabel("amplitude of the noise, in standard deviations", fontsize=10)
+    comma = ",\n" if columns < 4 else ", "
+    left.supxlabel(f"amplitude of the noise{comma}in standard deviations", fontsize=10)
     draw_surface(right, sweep, loss)
     head_line(figure, title)
     return figure
