@@ -55,12 +55,8 @@ def run_once(script: str, precision: str, weights: Path, out: Path) -> dict:
     if found := report_in(folder):
         return found
     told = ["--precision", precision, "--weights", weights, "--out", folder]
-    command = [
-        sys.executable,
-        f"experiments/{script}.py",
-        *shlex.split(RUNS[script]),
-        *map(str, told),
-    ]
+    words = [*shlex.split(RUNS[script]), *map(str, told)]
+    command = [sys.executable, f"experiments/{script}.py", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = (done.stderr or done.stdout).strip().splitlines()
     failed = lines[-1] if lines else f"status {done.returncode}"

@@ -97,8 +97,7 @@ def main(
         raise UsageError(f"no experiment {unknown[0]}; choose from {', '.join(known)}")
     if weights != SHIPPED and out.resolve() == GALLERY:
         raise UsageError(f"{out} shows the phantom; name a folder for {weights}: --out my-gallery")
-    said = {"--precision": precision, "--size": size, "--backend": backend}
-    said |= {"--budget": budget}
+    said = {"--precision": precision, "--size": size, "--backend": backend, "--budget": budget}
     chosen = [f"{name}={value}" for name, value in said.items() if value is not None]
     asked = {"weights": weights, "options": chosen, "names": [*names] or known}
     out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ denoiser, E‖ε − ε(x_t, t, prompt)‖², eq. 2. Goes through Keras, so on a
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -242,27 +243,16 @@ def study(
     """Learn a word that begins as the lesson's token, and ask what it is worth, beside the best of
     so many known words. batch: examples of a step. Of a large model's batch one example after
     another is learned from, with gradient checkpointing."""
-    model = Learner(sd.network("text_encoder"), sd.network("unet"), vectors(sd)[lesson.token])
-    with recomputed(model.unet) if model.is_large else nullcontext():
-        return teach(sd, model, lesson, steps, rate, seed, batch, rivals)
-
-
-def teach(
-    sd: "StableDiffusion",
-    model: Learner,
-    lesson: Lesson,
-    steps: int,
-    rate: float,
-    seed: int,
-    batch: int,
-    rivals: int,
-) -> Learned:
-    begun, asked = vectors(sd)[lesson.token], questions(lesson, sd.alphas, seed)
+    begun = vectors(sd)[lesson.token]
+    model = Learner(sd.network("text_encoder"), sd.network("unet"), begun)
+    asked = questions(lesson, sd.alphas, seed)
     stops = np.linspace(0, steps, POINTS).round().astype(int)
     parts = len([*model.parts(batch)])
     adam = keras.optimizers.Adam(rate, gradient_accumulation_steps=parts if parts > 1 else None)
     model.compile(adam, loss="mse", jit_compile=False)
-    words = learn(model, lambda step: taught(lesson, sd.alphas, seed, step, batch), steps, stops)
+    with recomputed(model.unet) if model.is_large else nullcontext():
+        draw = partial(taught, lesson, sd.alphas, seed, batch=batch)
+        words = learn(model, draw, steps, stops)
     best = best_token(model, nearest_tokens(sd, words[-1], rivals), lesson.token, asked)
     away = np.random.default_rng([seed, 3]).standard_normal(begun.shape)
     away *= np.linalg.norm(words[-1]) / np.linalg.norm(away)
