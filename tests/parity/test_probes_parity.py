@@ -10,8 +10,14 @@ from tests.xray import slopes, toys
 from xray.rounding import MARGIN
 
 BACKENDS = ["jax", "torch", "openvino"]
-# An edit, or a value before it, takes attention's own kernel apart, where there is one.
-UNFUSED = ("everything read", "everything written back", "edits of no step", "patched with itself")
+# An edit, or a value before it, takes attention's own kernel apart, where there is one: no further
+# than this, nor than rounding does.
+UNFUSED = {
+    "everything read": 5e-5,
+    "everything written back": 5e-5,
+    "edits of no step": 1e-4,
+    "patched with itself": 1e-4,
+}
 
 pytestmark = pytest.mark.parity
 
@@ -31,8 +37,8 @@ def test_what_changes_nothing_changes_no_bit(backend, tmp_path, record_property)
     for name, gap in gaps.items():
         record_property(name, float(gap))
         print(f"\n{backend}, {name}: {gap:.1e}; rounding reaches {floor:.1e}")
-        unfused = backend in FUSED and name in UNFUSED
-        assert gap <= (min(MARGIN * floor, 1e-4) if unfused else 0), name
+        most = UNFUSED.get(name, 0) if backend in FUSED else 0
+        assert gap <= min(MARGIN * floor, most), name
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "openvino"])
