@@ -101,6 +101,10 @@ class StableDiffusion:
         the path of its folder or file in any format. Raises UsageError where there is none."""
         return cls(open_checkpoint(locate(name)), precision, size)
 
+    def loaded_anew(self, precision: str) -> "StableDiffusion":
+        """The model of the same checkpoint and size in a precision, sharing nothing with this."""
+        return StableDiffusion(self.checkpoint, precision, self.side)
+
     @classmethod
     def from_keras_cv(cls, model: Any, precision: str = "float32") -> "StableDiffusion":
         """The weights of a live `keras_cv.models.StableDiffusion`; its networks stay as they are.

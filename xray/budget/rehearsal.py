@@ -219,14 +219,18 @@ def understudy(sd: "StableDiffusion") -> "StableDiffusion":
     other.learned, other.vocabulary = dict(sd.learned), dict(sd.vocabulary)
     other.family = WeakSet([other])
     other.finish = lambda *parts: None
+    other.loaded_anew = lambda precision: other  # whose calls are of the same kinds
     return other
 
 
 def lend(other: "StableDiffusion", sd: "StableDiffusion") -> None:
-    """What the understudy has loaded and compiled, unless words of its own are in it."""
+    """What the understudy has loaded and compiled, unless words of its own are in it. It keeps
+    nothing itself: what the run releases is to be free."""
     if other.learned.keys() == sd.learned.keys():
         sd.networks |= other.networks
         sd.functions |= other.functions
+    other.networks.clear()
+    other.functions.clear()
 
 
 @contextmanager
