@@ -11,6 +11,7 @@ adds int8-storage. The control is float32 once more, loaded and compiled anew: e
 equal.
 """
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -32,7 +33,7 @@ class Options(Sampling):
     steps: int = 10
     guidance: float = 4.0
     pattern: str | None = None
-    """glob of the values to compare; by default all, of a large model what its blocks give out."""
+    """globs of the values to compare; by default all, of a large model what its blocks give out."""
     tolerance: float = 1e-4
     """the relative difference from which on two values deviate."""
 
@@ -50,7 +51,7 @@ def main(sd: "stable_diffusion_tf.StableDiffusion", options: Options) -> Report:
     exact = backends.reads_of(sd, asked, pattern)
     found, pictures = {}, {}
     for name in stable_diffusion_tf.precisions.precisions(sd.backend):
-        reads, pictures[name] = seen_again(options, asked, pattern, name)
+        reads, pictures[name] = seen_again(sd, options, asked, pattern, name)
         found[name] = compare(reads, exact, exact, options.tolerance)
         del reads  # which may be a gigabyte, before the next are read
     control = found.pop("float32")
@@ -81,12 +82,16 @@ def others_of(backend: str) -> list[str]:
 
 
 def seen_again(
-    options: Options, asked: Asked, pattern: str, precision: str
+    sd: "stable_diffusion_tf.StableDiffusion",
+    options: Options,
+    asked: Asked,
+    pattern: str,
+    precision: str,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What the model holds, and what it draws, (H, W, 3), when it is loaded anew."""
-    sd = script.load_model(options.weights, precision, options.size)
+    other = sd.loaded_anew(precision)
     run = {name: getattr(options, name) for name in ("steps", "guidance", "seed")}
-    return backends.reads_of(sd, asked, pattern), sd.generate(options.prompt, **run)[0]
+    return backends.reads_of(other, asked, pattern), other.generate(options.prompt, **run)[0]
 
 
 def find(comparisons: dict[str, Comparison]) -> str:
@@ -100,4 +105,6 @@ def find(comparisons: dict[str, Comparison]) -> str:
 
 
 if __name__ == "__main__":
+    # models in turn, and TensorFlow's own allocator would keep what each took; this is slower
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     script.run_experiment(main, Options)

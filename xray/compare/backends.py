@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # its own process starts Keras, not who asks
 Asked = Mapping[str, Sequence[np.ndarray]]  # part → what its network is given
 
 MOST = 1e9  # bytes of values that are all compared
+BLOCKS = "*layers.[0-9] *layers.1[0-9] *blocks.[0-9]"  # what each gives out, of every part
 
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvino": "OpenVINO"}
 
@@ -41,19 +42,20 @@ def inputs_of(sd: "StableDiffusion", prompt: str, steps: int, guidance: float, s
 
 
 def worth_comparing(sd: "StableDiffusion") -> str:
-    """A glob of all values, or, where they are more than a gigabyte, of what blocks give out."""
+    """Globs of all values, or, where they are more than a gigabyte, of what blocks give out."""
     from xray.probe import taps
 
-    return "*" if sum(one.bytes for one in taps(sd)) <= MOST else "*s.[0-9]"
+    return "*" if sum(one.bytes for one in taps(sd)) <= MOST else BLOCKS
 
 
 def reads_of(sd: "StableDiffusion", asked: Asked, pattern: str = "*") -> dict[str, np.ndarray]:
     """What the networks of a model hold when each is called once: address → float32 array, in
-    order of execution. asked: part ('text_encoder', 'unet', 'encoder' or 'decoder') → its inputs.
+    order of execution. asked: part ('text_encoder', 'unet', 'encoder' or 'decoder') → its inputs;
+    pattern: globs of the addresses, with spaces between them.
     """
     from xray.probe.instrumented import instrument
 
-    seen = instrument(sd, pattern)
+    seen = instrument(sd, pattern.split())
     for part, arrays in asked.items():
         seen.function(part)(*arrays)
         sd.finish(part)
