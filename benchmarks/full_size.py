@@ -18,9 +18,9 @@ import tyro
 from stable_diffusion import in_another_process, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
-FEW = "--pictures 2 --steps 2"
+FEW = "--pictures 2 --steps 1"
 RUNS = {  # script → options with which it is over in some minutes
-    "text2image": "",
+    "text2image": "--steps 5",
     "test_anatomy": "",
     "test_precision": "--steps 1",
     "test_image_encoder": "--size 512",
@@ -37,15 +37,15 @@ RUNS = {  # script → options with which it is over in some minutes
     "test_noise_schedule": "--number 4",
     "test_stabilizing_noise": "--pictures 2 --steps 4",
     "test_fast_sampling": "--pictures 2 --counts 1 2 --steps 4",
-    "test_ddim_inversion": "--number 1 --steps 2 3 --guidance 1 7.5",
+    "test_ddim_inversion": "--number 1 --steps 1 2 --guidance 1 7.5",
     "test_training_step": "--number 4",
     "test_time_and_context": f"{FEW} --blocks mid_block",
-    "test_guidance": f"{FEW} --scales 1 7.5",
-    "test_unet_features": "--number 8 --steps 2",
+    "test_guidance": "--pictures 2 --steps 2 --scales 1 7.5",
+    "test_unet_features": "--number 8 --steps 1",
     "test_cross_attention": f"'a cat' {FEW}",
     "test_unet_ablation": f"{FEW} --places unet.mid_block.resnets*",
     "test_h_space": f"{FEW} --scales 0 1 2",
-    "text_prompt_to_prompt": FEW,
+    "text_prompt_to_prompt": "--pictures 2 --steps 2",
 }
 
 
@@ -87,7 +87,7 @@ def main(
     out: Path = Path("outputs/full-size"),
     weights: Path | None = None,
     scripts: tuple[str, ...] = tuple(RUNS),
-    precisions: tuple[str, ...] = ("float32", "float16-storage"),
+    precisions: tuple[str, ...] = ("float32", "bfloat16"),
 ) -> None:
     """Run the experiments at full size, and print a table.
 
