@@ -185,6 +185,16 @@ def test_reads_are_all_values_in_order_of_execution(sd, asked):
     np.testing.assert_allclose(reads["vae"], whole, atol=1e-5)
 
 
+def test_of_a_large_model_what_the_blocks_of_every_part_give_out_is_read(sd, asked, monkeypatch):
+    assert backends.worth_comparing(sd) == "*"
+    monkeypatch.setattr(backends, "MOST", 0)
+    reads = reads_of(sd, asked, backends.worth_comparing(sd))
+    assert {address.split(".")[0] for address in reads} == {"text_encoder", "unet", "vae"}
+    assert len(reads) < len(taps(sd)) / 10
+    layers = [address for address in reads if address.startswith("text_encoder")]
+    assert len(layers) == sd.text_config.num_hidden_layers
+
+
 def test_another_process_reads_the_same(sd, asked):
     asked = {"text_encoder": asked["text_encoder"]}
     found = reads_on(OWN, asked, pattern="text_encoder*")

@@ -403,6 +403,13 @@ def test_parting(a, b, expected):
     assert measure.parting(np.array(a, np.float32), np.array(b, np.float32)) == expected
 
 
+@pytest.mark.parametrize("place", range(5))
+def test_the_furthest_is_found_in_whatever_piece_it_is(place, monkeypatch):
+    monkeypatch.setattr(measure.arrays, "PIECE", 2)
+    b = np.array([[5.0, 1, 1, 1, 1]])
+    assert measure.parting(b + 10 * (np.arange(5) == place), b) == 2
+
+
 def test_arrays_of_two_shapes_do_not_part_they_differ():
     with pytest.raises(UsageError, match=r"\(2,\) and \(2, 1\)"):
         measure.parting(np.zeros(2), np.zeros((2, 1)))
