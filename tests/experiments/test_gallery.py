@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +185,11 @@ def test_an_unknown_name_is_refused(tmp_path, monkeypatch, capfd):
     with pytest.raises(SystemExit):
         call(pages.main, "test_nothing", "--out", tmp_path, monkeypatch=monkeypatch)
     assert "no experiment test_nothing; choose from text2image" in capfd.readouterr().err
+
+
+def test_it_starts_without_a_word():
+    command = [sys.executable, "-m", "experiments.gallery", "--help"]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "" and "--weights" in done.stdout
