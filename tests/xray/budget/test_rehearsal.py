@@ -67,6 +67,7 @@ def test_the_calls_counted_are_the_calls_made(name, sd, tmp_path):
     here = {key: n for key, n in made.items() if key.network not in BACKENDS}
     assert found.counts == here
     assert found.stopped is None or name == "test_precision"
+    assert not found.sd.networks and not found.sd.functions, "they would be held to the end"
 
 
 # --- what a rehearsal leaves behind ------------------------------------------------------------
