@@ -1,6 +1,5 @@
 """The same values from another precision or another backend, in a process of its own."""
 
-import fnmatch
 import os
 import subprocess
 import sys
@@ -45,9 +44,10 @@ def inputs_of(sd: "StableDiffusion", prompt: str, steps: int, guidance: float, s
 def worth_comparing(sd: "StableDiffusion") -> str:
     """Globs of all values, or, where they are more than a gigabyte, of what blocks give out."""
     from xray.probe import taps
+    from xray.probe.addresses import matches
 
     held = {one.address: one.bytes for one in taps(sd)}
-    there = [glob for glob in BLOCKS if fnmatch.filter(held, glob)]  # some have few layers
+    there = [glob for glob in BLOCKS if any(matches(glob, one) for one in held)]
     return "*" if sum(held.values()) <= MOST else " ".join(there)
 
 
