@@ -1,7 +1,8 @@
 """Do all experiments run on Stable Diffusion 1.x at 512×512, and in how much memory?
 
 Each runs as a person would start it, in a process of its own, with options that are over in some
-minutes: seconds, UNet evaluations and the peak of resident memory are what its report says. No
+minutes: seconds, UNet evaluations and the peak of resident memory are what its report says, with
+what the script foretold of its seconds and memory, in per cent of the truth, in brackets. No
 weights are needed: a full-size checkpoint of random ones (4.3 GB) takes as long and as much memory
 as any. What a script takes on the phantom, with its own options, is what its page in the gallery
 says. Reports stay in --out, and what has one is not run again.
@@ -80,7 +81,13 @@ def row(script: str, told: Sequence[dict]) -> str:
 
 
 def taken(report: dict) -> list[str]:
-    return [f"{report['seconds']:.0f} s", f"{report['peak_gb']:.1f} GB"]
+    """Seconds and memory; (+10%) where so much more of it was foretold before the work."""
+    foretold = report.get("foretold", {})
+    cells = [f"{report['seconds']:.0f} s", f"{report['peak_gb']:.1f} GB"]
+    for i, name in enumerate(("seconds", "peak_gb")):
+        if foretold.get(name):
+            cells[i] += f" ({foretold[name] / report[name] - 1:+.0%})"
+    return cells
 
 
 def main(

@@ -42,7 +42,7 @@ from .progress import progress_bar
 from .sampling import Sampler, Step, ddim_sampler, lcm_sampler, walk
 from .tiles import decode_bytes, in_tiles
 from .tokenizer import Tokenizer, checked_texts
-from .unet import build_unet, unet_bytes
+from .unet import build_unet, call_bytes, rows_at_once, unet_bytes
 from .vae import build_decoder, build_encoder, posterior
 
 SMALLEST_TILE = 16  # latent positions
@@ -359,15 +359,19 @@ class StableDiffusion:
     def check_room(self, batch: int, height: int, width: int) -> None:
         """Raise UsageError where memory is too short for pictures of height × width pixels, and
         say what fits."""
-        cell = 2 * batch * unet_bytes(self.unet_config)  # of the latent; with and without the words
-        cells = height * width // self.vae_config.factor**2
+
+        def needed(pixels: int) -> int:
+            places = pixels // self.vae_config.factor**2
+            return call_bytes(self.unet_config, places, 2 * batch)  # with and without the words
+
         available = memory().available
-        if available is not None and cells * cell > available:
-            side = math.isqrt(available // cell) * self.vae_config.factor
-            side = max(1, side // self.multiple) * self.multiple
+        if available is not None and needed(height * width) > available:
+            one = math.isqrt(available // unet_bytes(self.unet_config)) * self.vae_config.factor
+            sides = range(one // self.multiple * self.multiple, self.multiple, -self.multiple)
+            side = next((side for side in sides if needed(side**2) <= available), self.multiple)
             raise UsageError(
-                f"{width}×{height} pixels take {cells * cell / 1e9:,.1f} GB of memory at the least "
-                f"and {available / 1e9:.1f} GB are free; try {side}×{side} or less"
+                f"{width}×{height} pixels take {needed(height * width) / 1e9:,.1f} GB of memory at "
+                f"the least and {available / 1e9:.1f} GB are free; try {side}×{side} or less"
             )
 
     def predict_noise(
@@ -393,8 +397,12 @@ class StableDiffusion:
         return np.asarray(latent, np.float32), times, np.asarray(context, np.float32), *told
 
     def call_unet(self, step: int | None, *arrays: np.ndarray) -> np.ndarray:
-        """The UNet's function, at a step of a run or outside of one."""
-        return self.function("unet")(*arrays)
+        """The UNet's function, at a step of a run or outside of one: of no more latents at a time
+        than fit."""
+        rows, *sides, _ = arrays[0].shape
+        calls = max(1, math.ceil(rows / rows_at_once(self.unet_config, math.prod(sides))))
+        parts = zip(*(np.array_split(x, calls) for x in arrays), strict=True)
+        return np.concatenate([self.function("unet")(*part) for part in parts])
 
     def pass_on(self, name: str, step: int, value: np.ndarray) -> np.ndarray:
         """A value of the loop, `name` as in `Step`, on its way to where it is used."""

@@ -27,6 +27,7 @@ from .layers import (
 
 EPSILON = 1e-5
 ALL_AROUND = ((1, 1), (1, 1))
+AT_ONCE = 512e6  # bytes that a call holds at the least, where more latents could wait
 
 
 def timestep_embedding(t, width: int):
@@ -193,3 +194,14 @@ def unet_bytes(config: UNetConfig) -> int:
     what the first level keeps for the way up and the widened layer of one transformer block."""
     kept = config.layers_per_block + 1
     return 4 * config.block_out_channels[0] * (kept + 8)
+
+
+def rows_at_once(config: UNetConfig, places: int) -> int:
+    """How many latents of so many positions go through a UNet in one call: with Stable Diffusion
+    eight of 512×512 pixels."""
+    return max(1, int(AT_ONCE / (places * unet_bytes(config))))
+
+
+def call_bytes(config: UNetConfig, places: int, rows: int) -> int:
+    """What a call holds at the least where so many latents are to go through."""
+    return min(rows, rows_at_once(config, places)) * places * unet_bytes(config)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from phantom.world import render, scenes
-from stable_diffusion_tf import StableDiffusion, UsageError
+from stable_diffusion_tf import StableDiffusion, UsageError, unet
+from stable_diffusion_tf.compiled import calls_go_through
 
 STEPS = 3
 
@@ -52,6 +53,23 @@ def test_the_first_of_a_batch_is_what_it_would_be_alone(sd):
     batch = sd.generate(["a dog", "a cat"], steps=STEPS, seed=4)
     assert batch.shape[0] == 2
     assert np.abs(alone[0].astype(int) - batch[0]).max() <= 1
+
+
+def test_more_latents_than_fit_go_through_the_unet_in_turn(sd, contexts, monkeypatch):
+    rng, sizes = np.random.default_rng(0), []
+    x = rng.standard_normal((5, 16, 16, 4), dtype=np.float32)
+    given = np.array([900, 700, 500, 300, 100]), contexts[0].repeat(5, axis=0)
+    whole = sd.predict_noise(x, *given)
+
+    def note(call):
+        sizes.append(len(call.arrays[0]))
+        return call.compute(*call.arrays)
+
+    monkeypatch.setattr(unet, "AT_ONCE", 2.5 * 256 * unet.unet_bytes(sd.unet_config))
+    with calls_go_through(note):
+        parts = sd.predict_noise(x, *given)
+    assert sizes == [2, 2, 1]
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
 def test_eta_adds_noise_that_the_seed_draws(sd, contexts):

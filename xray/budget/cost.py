@@ -30,6 +30,11 @@ class Cost(NamedTuple):
         taken = f"{'about' if self.whole else 'over'} {in_words(self.seconds)}"
         return taken if self.bytes is None else f"{taken}, {self.bytes / 1e9:.1f} GB"
 
+    def facts(self) -> dict[str, float | None]:
+        """As a report has its own, under the same names."""
+        peak = None if self.bytes is None else round(self.bytes / 1e9, 2)
+        return {"seconds": round(self.seconds, 3), "peak_gb": peak}
+
 
 class Times:
     """What calls of each kind took, the first of a kind, which compiles, apart from the others."""

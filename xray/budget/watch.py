@@ -58,6 +58,7 @@ class Watch(Generic[Asked]):
         self.done: Counter[Key] = Counter()
         self.next_look = GRACE
         self.plan: Rehearsal | None = None  # of a long run, before it begins
+        self.foretold: Cost | None = None  # of the whole run, where it was looked at before
         self.foreseen: dict[Key, float] = {}
         self.advance: Callable[[float], None] = lambda seconds: None
         self.around = ExitStack()
@@ -91,13 +92,14 @@ class Watch(Generic[Asked]):
         self.done[key] += 1
         self.advance(self.foreseen.get(key, 0.0))
 
-    def facts(self) -> dict[str, dict[str, int]]:
-        """What a report tells of the calls: how many rows went through each network. A picture's
-        two halves of guidance are two."""
+    def facts(self) -> dict[str, dict[str, float | None]]:
+        """What a report tells of the calls: how many rows went through each network, and what was
+        foretold of the run before it. A picture's two halves of guidance are two rows."""
         rows = Counter()
         for key, n in self.done.items():
             rows[key.network] += n * rows_of(key)
-        return {"evaluations": {**rows}}
+        told = {"evaluations": {**rows}}
+        return told | ({"foretold": self.foretold.facts()} if self.foretold else {})
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -141,6 +143,7 @@ class Watch(Generic[Asked]):
             cost, found = self.choose(cost, found, limit)
         elif cost.seconds >= LONG:
             say(self.sentence(cost))
+        self.foretold = cost
         found.calls.clear()  # which hold networks that the run is to give back
         self.plan = found if cost.seconds >= LONG else None
 

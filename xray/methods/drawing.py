@@ -1,5 +1,6 @@
 """Noise → latents → pictures, for scripts that draw the same noise again and again."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,15 @@ def draw(sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: di
     """
     *_, last = sd.denoise(contexts, latent=noise, **run)
     return last.x_prev
+
+
+def parts_that_fit(sd: "StableDiffusion", noise: np.ndarray) -> list[np.ndarray]:
+    """Indices of the latents (b, h, w, 4) that are drawn at a time, with and without the prompt,
+    where an instrument keeps their rows together."""
+    from stable_diffusion_tf.unet import rows_at_once
+
+    most = max(1, rows_at_once(sd.unet_config, math.prod(noise.shape[1:-1])) // 2)
+    return np.array_split(np.arange(len(noise)), math.ceil(len(noise) / most))
 
 
 def decode(sd: "StableDiffusion", latents: np.ndarray) -> np.ndarray:

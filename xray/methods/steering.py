@@ -3,6 +3,7 @@
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from stable_diffusion_tf.errors import UsageError
 from xray.rounding import Held, hold, redrawn
 
-from .drawing import draw
+from .drawing import draw, parts_that_fit
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -63,11 +64,16 @@ def read_means(
     from xray.probe import Mean, Probe
     from xray.probe.instrumented import instrument
 
-    seen = instrument(sd, Probe([*places], Mean(("row", "column"))))
-    steps = [(dict(seen.reads), step) for step in seen.denoise(contexts, latent=noise, **run)]
-    half = slice(-len(noise), None)  # the last half of the batch is the prompt's
-    means = {place: np.stack([read[place][half] for read, _ in steps]) for place in places}
-    return means, steps[-1][1].x_prev
+    seen, means, ends = instrument(sd, Probe([*places], Mean(("row", "column")))), [], []
+    for part in parts_that_fit(sd, noise):
+        read = []
+        for step in seen.denoise(contexts[part], latent=noise[part], **run):
+            read.append({place: seen.reads[place][-len(part) :] for place in places})
+            last = step.x_prev
+        means.append({place: np.stack([one[place] for one in read]) for place in places})
+        ends.append(last)
+    joined = {place: np.concatenate([some[place] for some in means], axis=1) for place in places}
+    return joined, np.concatenate(ends)
 
 
 def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> Steer:
@@ -83,14 +89,22 @@ def steering(sd: "StableDiffusion", shapes: Mapping[str, tuple[int, ...]]) -> St
     steered = instrument(sd, edits=Edit([*shapes], operator.add, source=feed))
 
     def steer(contexts: np.ndarray, noise: np.ndarray, run: dict, added: Vectors) -> np.ndarray:
-        def at(step: int) -> dict[str, np.ndarray]:
-            now = {place: vectors[step] for place, vectors in added.items()}
-            return over_positions(now, shapes, len(noise))
-
-        feed(PerStep(at, run["steps"]))
-        return draw(steered, contexts, noise, run)
+        ends = []
+        for part in parts_that_fit(sd, noise):
+            some = {place: vectors[:, part] for place, vectors in added.items()}
+            feed(PerStep(partial(vectors_at, some, shapes, len(part)), run["steps"]))
+            ends.append(draw(steered, contexts[part], noise[part], run))
+        return np.concatenate(ends)
 
     return steer
+
+
+def vectors_at(
+    added: Vectors, shapes: Mapping[str, tuple], batch: int, step: int
+) -> dict[str, np.ndarray]:
+    """What a step of steered runs adds; arguments as for `over_positions`."""
+    now = {place: vectors[step] for place, vectors in added.items()}
+    return over_positions(now, shapes, batch)
 
 
 def over_positions(

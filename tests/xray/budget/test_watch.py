@@ -9,7 +9,7 @@ import pytest
 
 from stable_diffusion_tf.compiled import Call, pass_on
 from stable_diffusion_tf.errors import UsageError
-from stable_diffusion_tf.machine import Memory
+from stable_diffusion_tf.machine import Memory, peak_memory
 from xray.budget import rehearsal, watch
 from xray.budget.choice import amounts, smaller
 from xray.budget.watch import Watch
@@ -86,6 +86,18 @@ def test_a_large_model_is_looked_ahead_before_the_work(main, small, clock, monke
     assert clock.now == COMPILING + 2 * 8 * A_ROW, "one kind of call, compiled and timed"
     assert kept.plan.counts and not kept.plan.calls, "a call would hold its network to the end"
     assert capsys.readouterr().err.startswith("about 7 min, ")
+
+
+def test_a_report_has_beside_the_truth_what_was_foretold(main, small, clock):
+    kept = Watch(main, small, Batch(pictures=8, steps=100), started=0.0)
+    assert "foretold" not in kept.facts(), "nobody has looked ahead"
+    kept.look_ahead(1e9)
+    with kept.watching():
+        main(small, kept.asked)
+    told = kept.facts()
+    assert told["evaluations"] == {"unet": 800}
+    assert told["foretold"]["seconds"] == pytest.approx(clock.now)
+    assert told["foretold"]["peak_gb"] == pytest.approx(peak_memory() / 1e9, abs=0.1)
 
 
 @pytest.mark.parametrize("limit", [60.0, 100.0, 200.0, 300.0])
