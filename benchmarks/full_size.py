@@ -37,15 +37,15 @@ RUNS = {  # script → options with which it is over in some minutes
     "text_symbol_image2image": "--number 1 --steps 5 --batch 1 --held 1 --rivals 2 --pictures 1",
     "test_noise_schedule": "--number 4",
     "test_stabilizing_noise": "--pictures 2 --steps 4",
-    "test_fast_sampling": "--pictures 2 --counts 1 2 --steps 4",
-    "test_ddim_inversion": "--number 1 --steps 1 2 --guidance 1 7.5",
+    "test_fast_sampling": "--pictures 2 --counts 1 2 --steps 3",
+    "test_ddim_inversion": "--number 1 --steps 1 --guidance 1 7.5",
     "test_training_step": "--number 4",
     "test_time_and_context": f"{FEW} --blocks mid_block",
     "test_guidance": "--pictures 2 --steps 2 --scales 1 7.5",
     "test_unet_features": "--number 8 --steps 1",
     "test_cross_attention": f"'a cat' {FEW}",
     "test_unet_ablation": f"{FEW} --places unet.mid_block.resnets*",
-    "test_h_space": f"{FEW} --scales 0 1 2",
+    "test_h_space": f"{FEW} --scales 0 1 2 --place unet.mid_block",
     "text_prompt_to_prompt": "--pictures 2 --steps 2",
 }
 

@@ -21,12 +21,12 @@ def draw(sd: "StableDiffusion", contexts: np.ndarray, noise: np.ndarray, run: di
     return last.x_prev
 
 
-def parts_that_fit(sd: "StableDiffusion", noise: np.ndarray) -> list[np.ndarray]:
+def parts_that_fit(sd: "StableDiffusion", noise: np.ndarray, along: int = 0) -> list[np.ndarray]:
     """Indices of the latents (b, h, w, 4) that are drawn at a time, with and without the prompt,
-    where an instrument keeps their rows together."""
+    where an instrument keeps their rows together. along: how many others go with each part."""
     from stable_diffusion_tf.unet import rows_at_once
 
-    most = max(1, rows_at_once(sd.unet_config, math.prod(noise.shape[1:-1])) // 2)
+    most = max(1, rows_at_once(sd.unet_config, math.prod(noise.shape[1:-1])) // 2 - along)
     return np.array_split(np.arange(len(noise)), math.ceil(len(noise) / most))
 
 

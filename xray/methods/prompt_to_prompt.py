@@ -1,8 +1,9 @@
 """Words replaced, added and re-weighted by editing attention: prompt-to-prompt.
 
 Hertz et al., arXiv 2208.01626. Source and targets are drawn in one batch, the source in its first
-row, so nothing is stored: at each step the source's attention of right then is injected
-into the targets. The functions made here are for `Edit`, and act on the prompt's half.
+row, so nothing is stored: at each step the source's attention of right then is injected into the
+targets. Where so many do not fit, the source is drawn anew with some of them at a time. The
+functions made here are for `Edit`, and act on the prompt's half.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from stable_diffusion_tf.tokenizer import EOS
 from xray.attention import INSIDE, probe, word_maps
 from xray.attention.attention import copied
 from xray.measure import between_extremes
+
+from .drawing import parts_that_fit
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -76,18 +79,20 @@ def draw_rows(
     """
     from xray.probe.instrumented import instrument
 
-    steps = run["steps"]
-    edits = edits_of(sd, rows, weighted, shares, steps)
-    ended, seen = [], []
-    edited = instrument(sd, probe(), edits)
-    for one in noise:
-        shots = []
-        for step in edited.denoise(contexts, latent=np.repeat(one[None], len(rows), 0), **run):
-            shots.append(of_source(edited.reads, len(rows)))
-            last = step.x_prev
-        ended.append(last)
-        seen.append(shots)
-    return np.stack(ended), seen
+    begun = np.repeat(noise[:, None], len(rows), 1)  # (noises, rows, h, w, c)
+    ended, seen = np.empty_like(begun), []
+    for part in parts_that_fit(sd, begun[0, 1:], along=1):
+        some = [0, *(1 + part)]
+        edits = edits_of(sd, [rows[i] for i in some], weighted, shares, run["steps"])
+        edited = instrument(sd, probe(), edits)
+        seen.append([])
+        for start, end in zip(begun, ended, strict=True):
+            shots = []
+            for step in edited.denoise(contexts[some], latent=start[some], **run):
+                shots.append(of_source(edited.reads, len(some)))
+                end[some] = step.x_prev
+            seen[-1].append(shots)
+    return ended, seen[0]
 
 
 def edits_of(
