@@ -45,7 +45,7 @@ RUNS = {  # script → options with which it is over in some minutes
     "test_unet_features": "--number 8 --steps 1",
     "test_cross_attention": f"'a cat' {FEW}",
     "test_unet_ablation": f"{FEW} --places unet.mid_block.resnets*",
-    "test_h_space": f"{FEW} --scales 0 1 2 --place unet.mid_block",
+    "test_h_space": f"{FEW} --scales 0 1 2",
     "text_prompt_to_prompt": "--pictures 2 --steps 2",
 }
 
