@@ -12,6 +12,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ OF_PHANTOM = (
     "`make gallery` draws all of it again with the phantom, the small model that comes with this "
     "repository; with WEIGHTS=… and OUT=… another model's. How it works inside, beside its twin "
     "whose padding carries the prompt, and how true maps of words are: [the phantoms]"
-    "(phantoms/README.md)."
+    "({phantoms})."
 )
 MEGABYTES = 4.0  # of a film's page, which is too large for git
 MORE = {"text2image": ("--html", "--guidance", "4")}  # its film holds what a page shows
@@ -106,7 +107,7 @@ def main(
         if name not in drawn and draw(name, weights, chosen, out):
             drawn.append(name)
             write_json(asked | {"drawn": drawn}, out / BEGUN)
-    (out / INDEX).write_text(write_index(read_all(out), weights), encoding="utf-8")
+    (out / INDEX).write_text(write_index(read_all(out), weights, out), encoding="utf-8")
     if failed := [name for name in asked["names"] if name not in drawn]:
         raise SystemExit(f"{len(failed)} failed: {', '.join(failed)}; the same command tries again")
     (out / BEGUN).unlink(missing_ok=True)
@@ -141,7 +142,9 @@ def draw(name: str, weights: str, chosen: Sequence[str], out: Path) -> bool:
         shutil.copyfile(folder / JSON, out / f"{name}.json")
         if "film" in facts["files"]:
             Film.open(folder).to_html(out / f"{name}.html", megabytes=MEGABYTES)
-    (out / f"{name}.md").write_text(write_page(name, report, facts), encoding="utf-8")
+    asked = words_for(name, weights, chosen) if weights != SHIPPED or chosen else []
+    page = write_page(name, report, facts, asked, out)
+    (out / f"{name}.md").write_text(page, encoding="utf-8")
     print(f"{name:36} {time.perf_counter() - started:4.0f} s  {report.finding}", flush=True)
     return True
 
@@ -167,15 +170,28 @@ def scratch_of(name: str, out: Path) -> Iterator[Path]:
 def run(name: str, weights: str, chosen: Sequence[str], scratch: Path) -> Path:
     """One script in a process of its own, in the folder `scratch`; where it saved. Raises
     RuntimeError where it ends with an error, its control's too."""
-    model = str(Path(weights).absolute()) if os.sep in weights else weights
-    mine = [option for option in chosen if option.partition("=")[0] not in NOT_FOR.get(name, ())]
-    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--weights", model]
-    command += [*mine, *MORE.get(name, ())]
+    asked = words_for(name, weights, chosen)
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", *asked, *MORE.get(name, ())]
     done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, encoding="utf-8")
     if done.returncode:
         killed = f"killed by signal {-done.returncode}; " if done.returncode < 0 else ""
         raise RuntimeError(killed + (done.stderr or done.stdout).strip().rpartition("\n")[2])
     return max(scratch.glob(f"outputs/*/*/{JSON}"), key=lambda path: path.stat().st_mtime).parent
+
+
+def words_for(name: str, weights: str, chosen: Sequence[str]) -> list[str]:
+    """What is typed after the script's name."""
+    model = str(Path(weights).absolute()) if os.sep in weights else weights
+    mine = [option for option in chosen if option.partition("=")[0] not in NOT_FOR.get(name, ())]
+    return ["--weights", model, *mine]
+
+
+def link_to(file: str, out: Path) -> str:
+    """The way from a gallery to a file of the one that is shipped."""
+    try:
+        return Path(os.path.relpath(GALLERY / file, out)).as_posix()
+    except ValueError:  # it lies on another drive
+        return (GALLERY / file).resolve().as_uri()
 
 
 def read_story(name: str) -> Story:
@@ -205,7 +221,14 @@ def image_of(name: str, file: str) -> str:
 # --- writing -----------------------------------------------------------------------------------
 
 
-def write_page(name: str, report: Report, facts: Mapping[str, Any]) -> str:
+def write_page(
+    name: str,
+    report: Report,
+    facts: Mapping[str, Any],
+    asked: Sequence[str] = (),
+    out: Path = GALLERY,
+) -> str:
+    """The page, in the gallery `out`, of a script that was asked with these words."""
     story, kernels = read_story(name), facts["model"]["kernels"]
     more = [file for file in facts["files"].values() if file.endswith(".png") and file != FIGURE]
     shown = "".join(f"![{Path(file).stem}]({image_of(name, file)})\n\n" for file in more)
@@ -218,6 +241,7 @@ def write_page(name: str, report: Report, facts: Mapping[str, Any]) -> str:
         if "film" in facts["files"]
         else ""
     )
+    glossary, judge = (link_to(f"../{file}.md", out) for file in ("glossary", "judge"))
     where = f"{kernels['cpu']}, {kernels['instruction_set']}, {kernels['threads']} threads"
     return f"""# {escape(story.question)}
 
@@ -228,7 +252,7 @@ def write_page(name: str, report: Report, facts: Mapping[str, Any]) -> str:
 Control: {escape(str(report.control))}
 
 ```sh
-.venv/bin/python experiments/{name}.py
+{shlex.join([".venv/bin/python", f"experiments/{name}.py", *asked])}
 ```
 
 {escape(story.reading)}{film}
@@ -238,29 +262,31 @@ Control: {escape(str(report.control))}
 ```
 
 {facts["seconds"]:.0f} s on {where}. Every number with its interval, n and unit is in
-[{name}.json]({name}.json); the words are in the [glossary](../glossary.md), what “as asked” means
-in [how pictures are judged](../judge.md). [All questions](README.md)
+[{name}.json]({name}.json); the words are in the [glossary]({glossary}), what “as asked” means
+in [how pictures are judged]({judge}). [All questions](README.md)
 """
 
 
-def write_index(reports: Mapping[str, Report], weights: str = SHIPPED) -> str:
+def write_index(reports: Mapping[str, Report], weights: str = SHIPPED, out: Path = GALLERY) -> str:
     """The page that leads to all: where to begin, a table for each building block, and what others
     found. Another model's figures stand beside the phantom's."""
     own = {} if weights == SHIPPED else read_all(GALLERY)
-    of_whom = OF_PHANTOM if weights == SHIPPED else f"Here `{escape(weights)}` is asked."
+    phantoms = OF_PHANTOM.format(phantoms=link_to("phantoms/README.md", out))
+    of_whom = phantoms if weights == SHIPPED else f"Here `{escape(weights)}` is asked."
     parts = [f"# Gallery\n\n{INTRODUCTION} {of_whom} Intervals are 95 %.\n", "## Where to begin\n"]
     for reader, steps in READERS.items():
-        listed = [f"1. [{read_story(name).question}]({name}.md) {why}" for name, why in steps]
-        parts.append("\n".join([f"**{reader}**\n", *listed, ""]))
+        here = [one for one in steps if one[0] in reports]
+        listed = [f"1. [{read_story(name).question}]({name}.md) {why}" for name, why in here]
+        parts += ["\n".join([f"**{reader}**\n", *listed, ""])] if listed else []
     for block, names in BLOCKS.items():
         rows = [row(name, reports, own) for name in names if name in reports]
         head = ("question", "answer", *["the phantom's"] * bool(own), "picture")
-        parts.append(f"## {block}\n\n{table(head, rows)}")
+        parts += [f"## {block}\n\n{table(head, rows)}"] if rows else []
     here = [reports, own] if own else [reports]
     beside = [found for one in BESIDE if (found := compare(one, *here))]
     whose = ("the phantom", "why the phantom differs") if own else ("why they differ",)
     head = ("what", "published", "here", *whose)
-    parts.append(f"## Beside the literature\n\n{table(head, beside)}")
+    parts += [f"## Beside the literature\n\n{table(head, beside)}"] if beside else []
     return "\n".join(parts)
 
 

@@ -95,6 +95,9 @@ def test_it_runs_a_script_and_leads_to_it(tmp_path, monkeypatch, capfd):
     index = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "(test_image_encoder.webp)" not in index and "(test_image_encoder.md)" in index
     assert '"test_image_encoder.webp"' in index and '"test_guidance.webp"' not in index
+    page = (tmp_path / "test_image_encoder.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^()]+\.md)\)", index + page)
+    assert len({*links}) >= 4 and all((tmp_path / link).exists() for link in links), links
 
 
 def test_a_script_that_fails_is_named_and_the_others_are_drawn(tmp_path, monkeypatch, capfd):
@@ -126,6 +129,8 @@ def test_a_script_that_was_stopped_finds_what_it_kept(tmp_path, monkeypatch, cap
     call(pages.main, "test_anatomy", *words, monkeypatch=monkeypatch)
     _, facts = read_report(tmp_path / "test_anatomy.json")
     assert facts["options"]["budget"] == "10min"
+    page = (tmp_path / "test_anatomy.md").read_text(encoding="utf-8")
+    assert "experiments/test_anatomy.py --weights phantom --budget=10min\n" in page
 
 
 def test_the_pages_that_are_shipped_are_those_of_the_reports():
