@@ -7,13 +7,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import test_h_space as h_space
-from stable_diffusion_tf import unet
 from tests import oracles
 from tests.experiments.test_scripts import call, check_refusal, only, spread
 from tests.golden.make_relatives import GOLDEN
 from xray.measure import Estimate
 from xray.methods import steering
-from xray.methods.drawing import parts_that_fit
 from xray.report import read_report
 
 pytestmark = pytest.mark.usefixtures("loaded")
@@ -107,21 +105,6 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     report, _ = read_report(folder / "report.json")
     assert report.numbers["at scale 1"].value == pytest.approx(100 * shares[0].mean(), rel=1e-4)
     assert PLACE in report.numbers and report.control.passed and capfd.readouterr().err == ""
-
-
-def test_rows_that_do_not_fit_are_steered_in_turn(sd, monkeypatch):
-    contexts, (none,) = np.split(sd.encode_text(["a cat", "a dog", "a car", ""]), [3])
-    noise, run = sd.draw_noise(0, 3), {"uncond": none[None], "steps": 2, "guidance": 3.0}
-    added = {PLACE: RNG.normal(size=(2, 3, 48)).astype(np.float32)}
-    steer = steering.steering(sd, steering.find_places(sd, PLACE))
-    means, ends = steering.read_means(sd, [PLACE], contexts, noise, run)
-    steered = steer(contexts, noise, run, added)
-    monkeypatch.setattr(unet, "AT_ONCE", 4.5 * 256 * unet.unet_bytes(sd.unet_config))
-    assert [*map(len, parts_that_fit(sd, noise))] == [2, 1]
-    again, same = steering.read_means(sd, [PLACE], contexts, noise, run)
-    np.testing.assert_allclose(again[PLACE], means[PLACE], atol=1e-4)
-    np.testing.assert_allclose(same, ends, atol=1e-4)
-    np.testing.assert_allclose(steer(contexts, noise, run, added), steered, atol=1e-4)
 
 
 def test_the_control_fails_where_scale_0_is_not_the_plain_picture(tmp_path, monkeypatch, capfd):

@@ -8,7 +8,6 @@ from safetensors.numpy import load_file
 from experiments import text_prompt_to_prompt as script_p2p
 from phantom.prompts import mask_between
 from phantom.world import Scene, Thing, render
-from stable_diffusion_tf import unet
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.tokenizer import Tokenizer
 from tests.experiments.test_scripts import call, check_refusal, only, spread
@@ -142,20 +141,6 @@ def test_it_saves_sheet_and_tensors(tmp_path, monkeypatch, capfd):
     assert "“dog” for “cat”" in report.finding and report.control.passed
     assert [row["row"] for row in report.table][-2:] == ["refine", "re-weight × 4"]
     assert capfd.readouterr().err == ""
-
-
-def test_rows_that_do_not_fit_are_drawn_in_turn_each_time_with_the_source(sd, monkeypatch):
-    rows = prompt_to_prompt.rows_of(*SMALL[:3])
-    contexts = sd.encode_text([row.prompt for row in rows])
-    shares, run = prompt_to_prompt.Shares(1, 1), {"uncond": sd.encode_text(""), "steps": 2}
-    given = sd, rows, contexts, [2], shares, sd.draw_noise(0, 2), run
-    whole, seen = prompt_to_prompt.draw_rows(*given)
-    monkeypatch.setattr(unet, "AT_ONCE", 6.5 * 256 * unet.unet_bytes(sd.unet_config))
-    parts, also = prompt_to_prompt.draw_rows(*given)
-    np.testing.assert_allclose(parts, whole, atol=1e-4)
-    assert [len(steps) for steps in also] == [len(steps) for steps in seen] == [2, 2]
-    for name, value in seen[1][1].items():
-        np.testing.assert_allclose(also[1][1][name], value, atol=1e-4)
 
 
 def test_the_control_fails_where_patching_changes_the_source(tmp_path, monkeypatch):

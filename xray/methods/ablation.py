@@ -11,7 +11,7 @@ import numpy as np
 from stable_diffusion_tf.errors import UsageError
 from stable_diffusion_tf.progress import progress_bar
 
-from .drawing import draw
+from .drawing import draw, parts_that_fit
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -85,14 +85,15 @@ def ablate(
     from xray.probe import Edit, Feed
     from xray.probe.instrumented import instrument
 
-    contexts, feed, ended = np.repeat(context, len(noise), 0), Feed(), []
+    feed, ended = Feed(), []
     edit = Edit([tap.address for tap in places], operator.mul, source=feed)
     masked = instrument(sd, edits=edit)
     for one in progress_bar(ablations, "ablating", "ablation"):
-        feed(masks(places, [one] * len(noise)))
-        quiet = {"progress": lambda steps: steps}
-        ended.append(draw(masked, contexts, noise, run | quiet))
-    return np.stack(ended)
+        quiet = run | {"progress": lambda steps: steps}
+        for part in parts_that_fit(sd, noise):
+            feed(masks(places, [one] * len(part)))
+            ended.append(draw(masked, np.repeat(context, len(part), 0), noise[part], quiet))
+    return np.concatenate(ended).reshape(-1, *noise.shape)
 
 
 def masks(places: Sequence["TapInfo"], ablated: Sequence[Ablation | None]) -> dict[str, np.ndarray]:

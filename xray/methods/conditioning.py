@@ -10,7 +10,7 @@ import numpy as np
 
 from stable_diffusion_tf.errors import UsageError
 
-from .drawing import draw
+from .drawing import draw, parts_that_fit
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -97,13 +97,14 @@ def read_conditions(
     noise: np.ndarray,
     steps: Mapping[str, np.ndarray],
 ) -> Conditions:
-    """Reads what comes in for two contexts (2, 77, width) and for all times, in a batch of this
-    shape, as it will be swapped: another shape may round otherwise."""
+    """Reads what comes in for two contexts (2, 77, width) and for all times, in a batch of the
+    shape in which it will be swapped: another shape may round otherwise."""
     from xray.probe import Probe
     from xray.probe.instrumented import instrument
 
-    x, none = np.concatenate([noise, noise]), np.repeat(uncond, len(noise), 0)
-    words = [np.concatenate([none, np.repeat(one[None], len(noise), 0)]) for one in contexts]
+    some = noise[parts_that_fit(sd, noise)[0]]
+    x, none = np.concatenate([some, some]), np.repeat(uncond, len(some), 0)
+    words = [np.concatenate([none, np.repeat(one[None], len(some), 0)]) for one in contexts]
     needed = np.unique(np.concatenate([*steps.values()])).tolist()
     seen = instrument(sd, Probe([*CONDITIONS]))
 
@@ -126,12 +127,12 @@ def swap_all(
 ) -> np.ndarray:
     """Where runs end in each of which something is swapped, (jobs, h, w, 4), a batch at a time.
 
-    jobs: what is swapped, and from which noise; noise: (batch, h, w, 4); context: (1, 77, width).
+    jobs: what is swapped, and from which noise; noise: (b, h, w, 4); context: (1, 77, width).
     """
     from xray.probe import Edit, Feed, PerStep
     from xray.probe.instrumented import instrument
 
-    batch, feed, ended = len(noise), Feed(), []
+    batch, feed, ended = len(parts_that_fit(sd, noise)[0]), Feed(), []
     contexts = np.repeat(context, batch, 0)
     swapped = instrument(sd, edits=Edit([*CONDITIONS], source=feed))
     for start in range(0, len(jobs), batch):

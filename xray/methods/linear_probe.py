@@ -14,6 +14,8 @@ from stable_diffusion_tf.scheduler import add_noise
 from xray.measure import Estimate, best_iou, iou, mean_of, resize_by_area
 from xray.rounding import Held
 
+from .drawing import parts_that_fit
+
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
     from xray.film import Film
@@ -122,12 +124,14 @@ def read_noised(
 
     noise = np.random.default_rng(seed).standard_normal((len(times), *x0.shape), dtype=np.float32)
     noisy = np.stack([add_noise(x0, e, t, sd.alphas) for e, t in zip(noise, times, strict=True)])
-    found = []
-    seen = instrument(sd, Probe([*blocks]))
+    seen, found = instrument(sd, Probe([*blocks])), {block: [] for block in blocks}
     for t, x in zip(times, noisy, strict=True):
-        seen.predict_noise(x, t, context)
-        found.append(dict(seen.reads))
-    return noisy, {block: np.stack([values[block] for values in found]) for block in blocks}
+        for part in parts_that_fit(sd, x):
+            seen.predict_noise(x[part], t, context[part])
+            for block, values in found.items():
+                values.append(seen.reads[block])
+    made = {block: np.concatenate(values) for block, values in found.items()}
+    return noisy, {block: x.reshape(*noisy.shape[:2], *x.shape[1:]) for block, x in made.items()}
 
 
 # --- grids -------------------------------------------------------------------------------------

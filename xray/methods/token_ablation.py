@@ -8,7 +8,7 @@ import numpy as np
 from stable_diffusion_tf.tokenizer import EOS
 from xray import attention, measure, rounding
 
-from .drawing import draw, to_pictures
+from .drawing import draw, parts_that_fit, to_pictures
 from .prompt_to_prompt import CROSS, of_source, reweight
 
 if TYPE_CHECKING:
@@ -44,16 +44,19 @@ def ablate_tokens(
     weights = np.ones((1 + len(groups), context.shape[1]), np.float32)
     for row, places in zip(weights[1:], groups.values(), strict=True):
         row[list(places)] = 0
-    watched = instrument(sd, attention.probe(), Edit(CROSS, reweight(weights)))
-    contexts, ended, seen = np.repeat(context, len(weights), 0), [], []
-    for one in noise:
-        shots = []
-        for step in watched.denoise(contexts, latent=np.repeat(one[None], len(weights), 0), **run):
-            shots.append(of_source(watched.reads, len(weights)))
-            last = step.x_prev
-        ended.append(last)
-        seen.append(shots)
-    return np.stack(ended), seen
+    begun = np.repeat(noise[:, None], len(weights), 1)  # (n, 1 + groups, h, w, c)
+    ended, seen = np.empty_like(begun), []
+    for part in parts_that_fit(sd, begun[0]):
+        watched = instrument(sd, attention.probe(), Edit(CROSS, reweight(weights[part])))
+        contexts = np.repeat(context, len(part), 0)
+        seen.append([])
+        for start, end in zip(begun, ended, strict=True):
+            shots = []
+            for step in watched.denoise(contexts, latent=start[part], **run):
+                shots.append(of_source(watched.reads, len(part)))
+                end[part] = step.x_prev
+            seen[-1].append(shots)
+    return ended, seen[0]
 
 
 def draw_all(sd: "StableDiffusion", groups: Mapping[str, Sequence[int]], asked: Any) -> tuple:

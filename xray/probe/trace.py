@@ -120,7 +120,8 @@ class Trace:
         return new if where is None else ops.where(where, new, value)
 
     def given(self, given: dict, address: str, value: Any) -> Any:
-        """The source's value, or that part of it which belongs to these queries."""
+        """The source's value, or that part of it which belongs to these queries, in the value's
+        type: sources hold float32."""
         if address not in given:
             raise UsageError(f"the source of the edit has no {address}; probe it there too")
         new, shape = given[address], tuple(value.shape)
@@ -135,7 +136,7 @@ class Trace:
                 f"the source holds {tuple(new.shape)} for {address}, and {shape} is wanted: "
                 f"probe it whole, at the same size"
             )
-        return new
+        return ops.cast(new, value.dtype)
 
 
 def made_by(edit: Edit, address: str, *values: Any) -> Any:

@@ -2,6 +2,7 @@
 the numbers of a model that is new and has the same rules at once."""
 
 import gc
+import operator
 import weakref
 from dataclasses import replace
 
@@ -243,6 +244,13 @@ def test_a_feed_is_an_input_of_one_compiled_function(sd):
     np.testing.assert_array_equal(moved[0].x_prev, plain[0].x_prev)
     assert not np.array_equal(moved[1].x_prev, plain[1].x_prev)
     assert fed.function("unet") is function
+
+
+def test_a_source_of_floats_serves_a_model_of_any_precision(folder):
+    sd, feed = StableDiffusion.load(folder, "bfloat16"), Feed()
+    fed = instrument(sd, edits=Edit("unet.conv_in", operator.add, source=feed))
+    feed({"unet.conv_in": np.zeros((2, 8, 8, 8), np.float32)})
+    np.testing.assert_array_equal(steps_of(fed)[-1].x_prev, steps_of(sd)[-1].x_prev)
 
 
 @pytest.mark.parametrize(
