@@ -21,6 +21,7 @@ from stable_diffusion_tf.attention import Attention
 from stable_diffusion_tf.checkpoint.textual_inversion import read_embedding
 from stable_diffusion_tf.clip import build_clip
 from stable_diffusion_tf.keras_private import all_layers
+from stable_diffusion_tf.precisions import precision
 from stable_diffusion_tf.unet import build_unet
 from tests.experiments.test_scripts import PHOTO, call, check_refusal, only, spread
 from tests.tiny import TEXT, UNET, same, scramble, values
@@ -112,6 +113,23 @@ def test_of_a_large_model_one_example_after_another_is_learned_from(model, monke
     assert not np.allclose(plain[0], plain[1])
     assert tables[0] == tables[1]
     assert not any("call" in vars(layer) for layer in all_layers(model.unet))
+
+
+def test_a_word_is_learned_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(textual_inversion, "LARGE", 0)
+    with precision("bfloat16"):
+        text = scramble(build_clip(TEXT), seed=1)
+        unet = scramble(build_unet(replace(UNET, cross_attention_dim=TEXT.hidden_size)), seed=2)
+    model = textual_inversion.Learner(text, unet, np.zeros(TEXT.hidden_size, np.float32))
+    word = np.random.default_rng(3).standard_normal(TEXT.hidden_size, dtype=np.float32)
+    asked = planted(model, 4 * word)  # so far that rounding is nothing beside it
+    model.word.assign(0 * word)
+    with recomputed(model.unet):
+        adam = keras.optimizers.Adam(0.2, gradient_accumulation_steps=len(asked.t))
+        model.compile(adam, loss="mse", jit_compile=False)
+        begun, learned = textual_inversion.learn(model, lambda step: asked, 8, np.array([0, 8]))
+    off = [textual_inversion.losses(model, word, asked).mean() for word in (begun, learned)]
+    assert off[1] < 0.5 * off[0]
 
 
 def test_a_tokens_vector_as_the_word_errs_as_the_token_does(model):

@@ -73,8 +73,9 @@ class Learner(keras.Model):
         text = self.text_encoder.text_model
         table, ids = text.embeddings.token_embedding, inputs["ids"]
         here = ops.cast(inputs["here"], "float32")[..., None]  # (b, 77, 1)
-        rows = text.embeddings(ids) + here * (self.word - table(ids))  # (b, 77, width)
-        context = text.final_layer_norm(text.encoder(rows))
+        rows = text.embeddings(ids)  # (b, 77, width)
+        more = here * (self.word - ops.cast(table(ids), "float32"))
+        context = text.final_layer_norm(text.encoder(rows + ops.cast(more, rows.dtype)))
         return ops.cast(self.unet(inputs["x"], inputs["t"], context), "float32")
 
 
