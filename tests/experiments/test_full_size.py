@@ -1,6 +1,7 @@
 """The benchmark at full size takes hours; that no script refuses its options is seen here."""
 
 import importlib
+import re
 import shlex
 from pathlib import Path
 
@@ -22,3 +23,14 @@ def test_every_experiment_is_asked_and_takes_its_options(runs):
     for script, words in runs.items():
         options = importlib.import_module(f"experiments.{script}").Options
         tyro.cli(options, args=shlex.split(words)).check()
+
+
+def test_the_page_tells_of_every_experiment_and_none_takes_more_than_is_promised(runs):
+    page = (BENCHMARKS.parent / "docs/full-size.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = {script.strip("`"): (words.strip("` "), cells) for script, words, *cells in rows}
+    assert told.keys() == runs.keys()
+    for script, (words, cells) in told.items():
+        assert words == runs[script]
+        peaks = [float(peak) for cell in cells for peak in re.findall(r"^([\d.]+) GB", cell)]
+        assert peaks and max(peaks) <= 8.0

@@ -224,11 +224,11 @@ def understudy(sd: "StableDiffusion") -> "StableDiffusion":
 
 
 def lend(other: "StableDiffusion", sd: "StableDiffusion") -> None:
-    """What the understudy has loaded and compiled, unless words of its own are in it. It keeps
-    nothing itself: what the run releases is to be free."""
-    if other.learned.keys() == sd.learned.keys():
-        sd.networks |= other.networks
-        sd.functions |= other.functions
+    """What the understudy has loaded and compiled, but a text encoder with words of its own. It
+    keeps nothing itself: what the run releases is to be free."""
+    own = "text_encoder" if other.learned.keys() != sd.learned.keys() else None
+    sd.networks |= {part: x for part, x in other.networks.items() if part != own}
+    sd.functions |= {key: x for key, x in other.functions.items() if key[0] != own}
     other.networks.clear()
     other.functions.clear()
 
