@@ -77,22 +77,38 @@ def draw_rows(
     rows: the source first; contexts: theirs, (rows, 77, width). weighted: positions of the tokens
     that are weighted. noise: (noises, h, w, c). run: the other arguments of `sd.denoise`.
     """
+
+    def edits(part: Sequence[int]) -> list:
+        return edits_of(sd, [rows[i] for i in part], weighted, shares, run["steps"])
+
+    targets = np.repeat(noise[:1], len(rows) - 1, 0)
+    parts = [[0, *(1 + part)] for part in parts_that_fit(sd, targets, along=1)]
+    return draw_parts(sd, parts, edits, contexts, noise, run)
+
+
+def draw_parts(
+    sd: "StableDiffusion",
+    parts: Sequence[Sequence[int]],
+    edits: Callable[[Sequence[int]], list],
+    contexts: np.ndarray,
+    noise: np.ndarray,
+    run: dict,
+) -> tuple[np.ndarray, "list[list[Reads]]"]:
+    """What `draw_rows` does, a part of the rows at a time. parts: the rows of each, of the first
+    the source first of all; edits: such rows → what is done to them."""
     from xray.probe.instrumented import instrument
 
-    begun = np.repeat(noise[:, None], len(rows), 1)  # (noises, rows, h, w, c)
-    ended, seen = np.empty_like(begun), []
-    for part in parts_that_fit(sd, begun[0, 1:], along=1):
-        some = [0, *(1 + part)]
-        edits = edits_of(sd, [rows[i] for i in some], weighted, shares, run["steps"])
-        edited = instrument(sd, probe(), edits)
-        seen.append([])
-        for start, end in zip(begun, ended, strict=True):
-            shots = []
-            for step in edited.denoise(contexts[some], latent=start[some], **run):
-                shots.append(of_source(edited.reads, len(some)))
-                end[some] = step.x_prev
-            seen[-1].append(shots)
-    return ended, seen[0]
+    begun, seen = np.repeat(noise[:, None], len(contexts), 1), []  # (noises, rows, h, w, c)
+    ended = np.empty_like(begun)
+    for part in parts:
+        edited = instrument(sd, [] if seen else probe(), edits(part))
+        shots = [[] for _ in noise]
+        for start, end, kept in zip(begun, ended, shots, strict=True):
+            for step in edited.denoise(contexts[part], latent=start[part], **run):
+                kept.append(of_source(edited.reads, len(part)))
+                end[part] = step.x_prev
+        seen = seen or shots
+    return ended, seen
 
 
 def edits_of(

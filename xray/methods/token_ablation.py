@@ -9,7 +9,7 @@ from stable_diffusion_tf.tokenizer import EOS
 from xray import attention, measure, rounding
 
 from .drawing import draw, parts_that_fit, to_pictures
-from .prompt_to_prompt import CROSS, of_source, reweight
+from .prompt_to_prompt import CROSS, draw_parts, reweight
 
 if TYPE_CHECKING:
     from stable_diffusion_tf import StableDiffusion
@@ -39,24 +39,16 @@ def ablate_tokens(
     and step the cross-attention of the run as it is, the mean over heads. context: (1, 77, width).
     """
     from xray.probe import Edit
-    from xray.probe.instrumented import instrument
 
     weights = np.ones((1 + len(groups), context.shape[1]), np.float32)
     for row, places in zip(weights[1:], groups.values(), strict=True):
         row[list(places)] = 0
-    begun = np.repeat(noise[:, None], len(weights), 1)  # (n, 1 + groups, h, w, c)
-    ended, seen = np.empty_like(begun), []
-    for part in parts_that_fit(sd, begun[0]):
-        watched = instrument(sd, attention.probe(), Edit(CROSS, reweight(weights[part])))
-        contexts = np.repeat(context, len(part), 0)
-        seen.append([])
-        for start, end in zip(begun, ended, strict=True):
-            shots = []
-            for step in watched.denoise(contexts, latent=start[part], **run):
-                shots.append(of_source(watched.reads, len(part)))
-                end[part] = step.x_prev
-            seen[-1].append(shots)
-    return ended, seen[0]
+
+    def edits(part: Sequence[int]) -> list:
+        return [Edit(CROSS, reweight(weights[part]))]
+
+    parts = parts_that_fit(sd, np.repeat(noise[:1], len(weights), 0))
+    return draw_parts(sd, parts, edits, np.repeat(context, len(weights), 0), noise, run)
 
 
 def draw_all(sd: "StableDiffusion", groups: Mapping[str, Sequence[int]], asked: Any) -> tuple:
