@@ -1,8 +1,9 @@
 """Gradient checkpointing: blocks that compute their values once more on the way back, in place of
 keeping them all. Chen et al., arXiv 1604.06174, section 4.2."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 
@@ -10,19 +11,30 @@ from stable_diffusion_tf.attention import Attention, FeedForward
 from stable_diffusion_tf.keras_private import all_layers, gradients_forgotten
 from stable_diffusion_tf.layers import ResnetBlock
 
-BLOCKS = (ResnetBlock, Attention, FeedForward)
+PARTS = {  # layer → its methods whose values are computed anew; of attention also a chunk's alone
+    ResnetBlock: ("call",),
+    Attention: ("call", "attend"),
+    FeedForward: ("call",),
+}
 
 
 @contextmanager
 def recomputed(network: keras.Model) -> Iterator[None]:
     """Inside, what is compiled for gradients through a network keeps what goes into its blocks, and
     the values within one block at a time. Not while TensorFlow calls it eagerly."""
-    blocks = [layer for layer in all_layers(network) if isinstance(layer, BLOCKS)]
-    for block in blocks:
-        object.__setattr__(block, "call", keras.remat(block.call))
+    layers = all_layers(network)
+    parts = [(one, name) for one in layers for name in PARTS.get(type(one), ())]
+    for layer, name in parts:
+        object.__setattr__(layer, name, anew(getattr(layer, name)))
     try:
         with gradients_forgotten():
             yield
     finally:
-        for block in blocks:
-            object.__delattr__(block, "call")
+        for layer, name in parts:
+            object.__delattr__(layer, name)
+
+
+def anew(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, recomputed on the way back. TensorFlow's remat takes no None: it is left out."""
+    recompute = keras.remat(method)
+    return lambda *inputs: recompute(*(x for x in inputs if x is not None))

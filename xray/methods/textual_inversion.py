@@ -147,13 +147,15 @@ def learn(
 
 
 def take_step(model: Learner, batch: Examples) -> None:
-    """One step of the optimizer: of the word and what the optimizer remembers, new values."""
+    """One step of the optimizer: of the word and what the optimizer remembers, new values. It says
+    itself what is recomputed, for a look ahead makes a step alone, when the lesson is over."""
     state = [model.word, *model.optimizer.variables]
     before = [ops.convert_to_numpy(one).copy() for one in state]
 
     def step(inputs: dict[str, np.ndarray], noise: np.ndarray, _: list) -> list[np.ndarray]:
-        for part in model.parts(len(noise)):  # whose gradients the optimizer averages
-            model.train_on_batch({n: x[part] for n, x in inputs.items()}, noise[part])
+        with recomputed(model.unet) if model.is_large else nullcontext():
+            for part in model.parts(len(noise)):  # whose gradients the optimizer averages
+                model.train_on_batch({n: x[part] for n, x in inputs.items()}, noise[part])
         return [ops.convert_to_numpy(one).copy() for one in state]
 
     specs = [keras.KerasTensor(one.shape, one.dtype) for one in before]
@@ -251,9 +253,7 @@ def study(
     parts = len([*model.parts(batch)])
     adam = keras.optimizers.Adam(rate, gradient_accumulation_steps=parts if parts > 1 else None)
     model.compile(adam, loss="mse", jit_compile=False)
-    with recomputed(model.unet) if model.is_large else nullcontext():
-        draw = partial(taught, lesson, sd.alphas, seed, batch=batch)
-        words = learn(model, draw, steps, stops)
+    words = learn(model, partial(taught, lesson, sd.alphas, seed, batch=batch), steps, stops)
     best = best_token(model, nearest_tokens(sd, words[-1], rivals), lesson.token, asked)
     away = np.random.default_rng([seed, 3]).standard_normal(begun.shape)
     away *= np.linalg.norm(words[-1]) / np.linalg.norm(away)
