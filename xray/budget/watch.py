@@ -5,6 +5,7 @@ less time than that would take: there the run itself is what is timed, and only 
 a while is looked ahead, for a small share of the time that it has taken.
 """
 
+import gc
 import math
 import sys
 import time
@@ -144,8 +145,9 @@ class Watch(Generic[Asked]):
         elif cost.seconds >= LONG:
             say(self.sentence(cost))
         self.foretold = cost
-        found.calls.clear()  # which hold networks that the run is to give back
         self.plan = found if cost.seconds >= LONG else None
+        found.calls.clear()  # which hold networks that the run loads anew or is to give back
+        gc.collect()  # as they refer to themselves
 
     def choose(self, cost: Cost, found: Rehearsal, limit: float) -> tuple[Cost, Rehearsal]:
         """The largest options that are over in so many seconds, and what they cost."""

@@ -1,6 +1,8 @@
 """What is said of a run before its work and in its midst, by a clock that only calls move."""
 
+import gc
 import re
+import weakref
 from types import SimpleNamespace
 
 import keras
@@ -86,6 +88,29 @@ def test_a_large_model_is_looked_ahead_before_the_work(main, small, clock, monke
     assert clock.now == COMPILING + 2 * 8 * A_ROW, "one kind of call, compiled and timed"
     assert kept.plan.counts and not kept.plan.calls, "a call would hold its network to the end"
     assert capsys.readouterr().err.startswith("about 7 min, ")
+
+
+def test_what_was_loaded_to_look_ahead_is_gone_before_the_run(small, clock):
+    class Network:
+        def __init__(self):
+            self.layers = [self]  # as a model of Keras refers to itself
+
+        def __call__(self, x):
+            return x
+
+    loaded = []
+
+    def main(sd, options) -> None:
+        network = Network()
+        loaded.append(weakref.ref(network))
+        pass_on(Call("unet", (np.zeros((1, 8, 8, 4)),), network.__call__, lambda x: x))
+
+    gc.disable()
+    try:
+        Watch(main, small, Batch(), started=0.0).look_ahead(1e9)
+        assert loaded and not any(one() for one in loaded)
+    finally:
+        gc.enable()
 
 
 def test_a_report_has_beside_the_truth_what_was_foretold(main, small, clock):
