@@ -15,7 +15,7 @@ from experiments import text_symbol_image2image as symbol
 from phantom import new_words
 from phantom.portraits import fitting, likeness, portrait
 from phantom.world import Thing, enlarged, put
-from stable_diffusion_tf import StableDiffusion, scheduler
+from stable_diffusion_tf import StableDiffusion, attention, scheduler
 from stable_diffusion_tf.attention import Attention
 from stable_diffusion_tf.checkpoint.textual_inversion import read_embedding
 from stable_diffusion_tf.clip import build_clip
@@ -84,14 +84,17 @@ def test_a_study_compares_with_what_is_there(model):
 
 
 def test_of_a_large_model_one_example_after_another_is_learned_from(model, monkeypatch):
-    """The same words come of it; each block is computed once more on the way back, and nothing of
-    TensorFlow's holds the model when the lesson is over."""
+    """The same words come of it; each block is computed once more on the way back, attention in
+    chunks of half the size, and nothing of TensorFlow's holds the model when the lesson is over."""
     from tensorflow.python.framework.ops import gradient_registry
 
     attended, attend = [], Attention.attend_by_chunks
-    monkeypatch.setattr(
-        Attention, "attend_by_chunks", lambda self, *x: attended.append(0) or attend(self, *x)
-    )
+
+    def counted(self, *x):
+        attended.append(attention.CHUNK_BYTES)
+        return attend(self, *x)
+
+    monkeypatch.setattr(Attention, "attend_by_chunks", counted)
     tables, found, traced = [], [], []
     for weights in (1e9, 0):
         monkeypatch.setattr(textual_inversion, "LARGE", weights)
@@ -102,10 +105,12 @@ def test_of_a_large_model_one_example_after_another_is_learned_from(model, monke
         model.word.assign(np.ones(TEXT.hidden_size, np.float32))
         draw = partial(textual_inversion.taught, lesson(), ALPHAS, 0)
         found.append(textual_inversion.learn(model, draw, 3, np.array([0, 1, 3])))
-        traced.append(len(attended))
+        traced.append([*attended])
         tables.append({*gradient_registry._registry})
     plain, parted = found
-    assert parts == 8 and traced[1] > traced[0] > 0
+    whole, again = traced
+    assert parts == 8 and len(again) > len(whole) > 0
+    assert {*again} == {attention.CHUNK_BYTES // 2} and {*whole} == {attention.CHUNK_BYTES}
     np.testing.assert_allclose(parted, plain, rtol=1e-3, atol=1e-4)
     assert not np.allclose(plain[0], plain[1])
     assert tables[0] == tables[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from stable_diffusion_tf import attention
 from stable_diffusion_tf.attention import Attention, FeedForward
 from stable_diffusion_tf.keras_private import all_layers, gradients_forgotten
 from stable_diffusion_tf.layers import ResnetBlock
@@ -27,7 +28,7 @@ def recomputed(network: keras.Model) -> Iterator[None]:
     for layer, name in parts:
         object.__setattr__(layer, name, anew(getattr(layer, name)))
     try:
-        with gradients_forgotten():
+        with gradients_forgotten(), smaller_chunks():
             yield
     finally:
         for layer, name in parts:
@@ -38,3 +39,14 @@ def anew(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method, recomputed on the way back. TensorFlow's remat takes no None: it is left out."""
     recompute = keras.remat(method)
     return lambda *inputs: recompute(*(x for x in inputs if x is not None))
+
+
+@contextmanager
+def smaller_chunks() -> Iterator[None]:
+    """On the way back a chunk of attention has several arrays of its size alive, not one."""
+    usual = attention.CHUNK_BYTES
+    attention.CHUNK_BYTES = usual // 2
+    try:
+        yield
+    finally:
+        attention.CHUNK_BYTES = usual
