@@ -215,20 +215,25 @@ def understudy(sd: "StableDiffusion") -> "StableDiffusion":
     """Another model over the same networks and functions. Words that it learns are its own, and it
     gives nothing back when it is done: the run that follows needs it."""
     other = copy.copy(sd)
-    other.networks, other.functions = dict(sd.networks), dict(sd.functions)
+    other.networks, other.functions = {}, dict(sd.functions)
     other.learned, other.vocabulary = dict(sd.learned), dict(sd.vocabulary)
     other.family = WeakSet([other])
+    load, shared = other.network, sd.network
+    other.network = lambda part: (load if is_own(part, other, sd) else shared)(part)
     other.finish = lambda *parts: None
     other.loaded_anew = lambda precision: other  # whose calls are of the same kinds
     return other
 
 
+def is_own(part: str, other: "StableDiffusion", sd: "StableDiffusion") -> bool:
+    """Whether the understudy has the part for itself: a text encoder with words of its own."""
+    return part == "text_encoder" and other.learned.keys() != sd.learned.keys()
+
+
 def lend(other: "StableDiffusion", sd: "StableDiffusion") -> None:
-    """What the understudy has loaded and compiled, but a text encoder with words of its own. It
-    keeps nothing itself: what the run releases is to be free."""
-    own = "text_encoder" if other.learned.keys() != sd.learned.keys() else None
-    sd.networks |= {part: x for part, x in other.networks.items() if part != own}
-    sd.functions |= {key: x for key, x in other.functions.items() if key[0] != own}
+    """What the understudy has compiled of the networks of both. It keeps nothing itself: what the
+    run releases is to be free."""
+    sd.functions |= {key: x for key, x in other.functions.items() if not is_own(key[0], other, sd)}
     other.networks.clear()
     other.functions.clear()
 

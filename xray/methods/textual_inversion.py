@@ -170,8 +170,8 @@ def take_step(model: Learner, batch: Examples) -> None:
 def nearest_tokens(sd: "StableDiffusion", word: np.ndarray, count: int) -> np.ndarray:
     """The tokens that are words by themselves, are known, and whose vectors have most nearly the
     direction of `word`, (width,); the nearest first, (count,) at most."""
-    table = vectors(sd)
-    angles = measure.cosine(table, word[None], axis=1)
+    parts = np.array_split(vectors(sd), 64)  # which come to float64 one by one
+    angles = np.concatenate([measure.cosine(part, word[None], axis=1) for part in parts])
     near = (int(i) for i in np.argsort(-angles) if sd.known_tokens[i])
     whole = (i for i in near if sd.tokenizer.encode(sd.tokenizer.decode([i])) == [i])
     return np.array([*islice(whole, count)])

@@ -100,14 +100,17 @@ def test_a_rehearsal_says_saves_and_changes_nothing(small, tmp_path, capfd):
 
 def test_only_a_text_encoder_with_words_of_its_own_is_loaded_twice(small):
     def main(sd, options):
+        asked.append(sd.network("text_encoder"))
         sd.learned["<toy>"] = np.zeros((1, 12), np.float32)
         sd.encode_text("a <toy>")
         sd.predict_noise(np.zeros((2, 8, 8, 4)), 0, np.zeros((2, 6, 12)))
 
+    asked = []
     small.release("unet", "text_encoder")
     assert rehearse(main, small, Mine(), Shapes()).stopped is None
     assert "unet" in small.networks and ("unet",) in small.functions
-    assert "text_encoder" not in small.networks and ("text_encoder",) not in small.functions
+    assert asked == [small.networks["text_encoder"]], "without them it is the run's"
+    assert ("text_encoder",) not in small.functions
 
 
 def test_what_is_given_out_differs_from_row_to_row_and_call_to_call(small):
