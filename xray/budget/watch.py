@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from stable_diffusion_tf.compiled import Call, calls_go_through
 from stable_diffusion_tf.errors import UsageError
+from stable_diffusion_tf.machine import return_free_memory
 from stable_diffusion_tf.pipeline import LARGE
 from stable_diffusion_tf.progress import in_words, whole_run
 
@@ -148,6 +149,7 @@ class Watch(Generic[Asked]):
         self.plan = found if cost.seconds >= LONG else None
         found.calls.clear()  # which hold networks that the run loads anew or is to give back
         gc.collect()  # as they refer to themselves
+        return_free_memory()
 
     def choose(self, cost: Cost, found: Rehearsal, limit: float) -> tuple[Cost, Rehearsal]:
         """The largest options that are over in so many seconds, and what they cost."""
