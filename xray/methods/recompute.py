@@ -23,8 +23,13 @@ PARTS = {  # layer → its methods whose values are computed anew; of attention 
 def recomputed(network: keras.Model) -> Iterator[None]:
     """Inside, what is compiled for gradients through a network keeps what goes into its blocks, and
     the values within one block at a time. Not while TensorFlow calls it eagerly."""
-    layers = all_layers(network)
-    parts = [(one, name) for one in layers for name in PARTS.get(type(one), ())]
+    parts = [
+        (layer, name)
+        for layer in all_layers(network)
+        for kind, names in PARTS.items()
+        if isinstance(layer, kind)
+        for name in names
+    ]
     for layer, name in parts:
         object.__setattr__(layer, name, anew(getattr(layer, name)))
     try:
