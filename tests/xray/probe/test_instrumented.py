@@ -246,6 +246,7 @@ def test_a_feed_is_an_input_of_one_compiled_function(sd):
     assert fed.function("unet") is function
 
 
+@pytest.mark.bfloat16
 def test_a_source_of_floats_serves_a_model_of_any_precision(folder):
     sd, feed = StableDiffusion.load(folder, "bfloat16"), Feed()
     fed = instrument(sd, edits=Edit("unet.conv_in", operator.add, source=feed))
