@@ -170,8 +170,10 @@ def take_step(model: Learner, batch: Examples) -> None:
 def nearest_tokens(sd: "StableDiffusion", word: np.ndarray, count: int) -> np.ndarray:
     """The tokens that are words by themselves, are known, and whose vectors have most nearly the
     direction of `word`, (width,); the nearest first, (count,) at most."""
-    parts = np.array_split(vectors(sd), 64)  # which come to float64 one by one
-    angles = np.concatenate([measure.cosine(part, word[None], axis=1) for part in parts])
+    parts = np.array_split(np.arange(len(sd.known_tokens)), 64)  # a full table is 0.15 GB
+    angles = np.concatenate(
+        [measure.cosine(vectors(sd, part), word[None], axis=1) for part in parts]
+    )
     near = (int(i) for i in np.argsort(-angles) if sd.known_tokens[i])
     whole = (i for i in near if sd.tokenizer.encode(sd.tokenizer.decode([i])) == [i])
     return np.array([*islice(whole, count)])
@@ -188,10 +190,10 @@ def best_token(model: Learner, tokens: np.ndarray, token: int, asked: Examples) 
     return int(tokens[0])
 
 
-def vectors(sd: "StableDiffusion") -> np.ndarray:
-    """The vector of every token, (vocabulary, width)."""
-    embeddings = sd.network("text_encoder").text_model.embeddings
-    return ops.convert_to_numpy(embeddings.token_embedding.embeddings)
+def vectors(sd: "StableDiffusion", tokens: np.ndarray) -> np.ndarray:
+    """The vectors of some tokens, (n,) → (n, width), or of one."""
+    table = sd.network("text_encoder").text_model.embeddings.token_embedding.embeddings
+    return ops.convert_to_numpy(ops.take(table, tokens, axis=0))
 
 
 def mean_errors(
@@ -246,7 +248,7 @@ def study(
     """Learn a word that begins as the lesson's token, and ask what it is worth, beside the best of
     so many known words. batch: examples of a step. Of a large model's batch one example after
     another is learned from, with gradient checkpointing."""
-    begun = vectors(sd)[lesson.token]
+    begun = vectors(sd, lesson.token)
     model = Learner(sd.network("text_encoder"), sd.network("unet"), begun)
     asked = questions(lesson, sd.alphas, seed)
     stops = np.linspace(0, steps, POINTS).round().astype(int)
@@ -257,7 +259,7 @@ def study(
     best = best_token(model, nearest_tokens(sd, words[-1], rivals), lesson.token, asked)
     away = np.random.default_rng([seed, 3]).standard_normal(begun.shape)
     away *= np.linalg.norm(words[-1]) / np.linalg.norm(away)
-    worth = [losses(model, word, asked) for word in (*words, vectors(sd)[best], away)]
+    worth = [losses(model, word, asked) for word in (*words, vectors(sd, best), away)]
     *curve, of_rival, of_random = np.reshape(worth, (len(worth), -1, len(ASKED))).mean(axis=2)
     return Learned(stops, words, np.stack(curve), sd.tokenizer.decode([best]), of_rival, of_random)
 
