@@ -5,8 +5,8 @@ PYTHON ?= python3
 PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-# Two files at a time, in the order that tests/conftest.py gives them. A worker that
-# crashed gets no successor: that would run the same test and crash again, in CI until its time is up.
+# Two files at a time, in the order that tests/conftest.py gives them. A worker that crashed gets no
+# successor: it would run the same test and crash again, in CI until its time is up.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # The lowest Keras that requirements.txt allows.
