@@ -49,7 +49,7 @@ def draw_pictures(
             axes.set_xlabel(f"{away[name, n].short} away", fontsize=9)
         line[0].set_ylabel(name, fontsize=10)
     for axes, n in zip(grid[0], counts, strict=True):
-        axes.set_title(f"{n} steps", fontsize=10)
+        axes.set_title("1 step" if n == 1 else f"{n} steps", fontsize=10)
 
 
 def draw_distances(axes: Axes, table: Table) -> None:
