@@ -33,4 +33,5 @@ def test_the_page_tells_of_every_experiment_and_none_takes_more_than_is_promised
     for script, (words, cells) in told.items():
         assert words == runs[script]
         peaks = [float(peak) for cell in cells for peak in re.findall(r"^([\d.]+) GB", cell)]
-        assert peaks and max(peaks) <= 8.0
+        columns = 2 if script == "test_precision" else 3  # which itself compares the precisions
+        assert len(peaks) == columns and max(peaks) <= 8.0
