@@ -77,7 +77,11 @@ def test_a_study_compares_with_what_is_there(model):
     )
     found = textual_inversion.study(sd, lesson(), steps=8, rate=0.1, seed=0)
     assert found.steps.tolist() == [0, 2, 4, 6, 8] and found.words.shape == (5, 12)
-    np.testing.assert_array_equal(found.words[0], textual_inversion.vectors(sd, TOKEN))
+    (table,) = model.text_encoder.text_model.embeddings.token_embedding.get_weights()
+    np.testing.assert_array_equal(found.words[0], table[TOKEN])
+    near = textual_inversion.nearest_tokens(sd, table[TOKEN], 4)
+    alike = table[:12] @ table[TOKEN] / np.linalg.norm(table[:12], axis=1)
+    np.testing.assert_array_equal(near, np.argsort(-alike)[:4])
     assert len({*map(tuple, found.words.tolist())}) == 5
     assert found.curve.shape == (5, 4) and found.of_random.shape == found.of_rival.shape == (4,)
     assert int(found.rival) < 12 and int(found.rival) != TOKEN
