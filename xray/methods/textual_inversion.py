@@ -170,11 +170,10 @@ def take_step(model: Learner, batch: Examples) -> None:
 def nearest_tokens(sd: "StableDiffusion", word: np.ndarray, count: int) -> np.ndarray:
     """The tokens that are words by themselves, are known, and whose vectors have most nearly the
     direction of `word`, (width,); the nearest first, (count,) at most."""
-    parts = np.array_split(np.arange(len(sd.known_tokens)), 64)  # a full table is 0.15 GB
-    angles = np.concatenate(
-        [measure.cosine(vectors(sd, part), word[None], axis=1) for part in parts]
-    )
-    near = (int(i) for i in np.argsort(-angles) if sd.known_tokens[i])
+    known = np.flatnonzero(sd.known_tokens)
+    parts = np.array_split(known, 64)  # all vectors of SD 1.x in float64 are 0.3 GB
+    alike = np.concatenate([measure.cosine(vectors(sd, some), word[None], 1) for some in parts])
+    near = known[np.argsort(-alike)].tolist()
     whole = (i for i in near if sd.tokenizer.encode(sd.tokenizer.decode([i])) == [i])
     return np.array([*islice(whole, count)])
 
